@@ -1,0 +1,1 @@
+"""Companion: what the three services beside an EMQX broker share."""

@@ -1,0 +1,1 @@
+"""The core: model, topics, policy, errors and ports. No I/O, no drivers."""

@@ -1,0 +1,41 @@
+"""Errors, split by what the caller does next.
+
+CompanionError
+├── Invalid        bad input: tell the sender which field, which value, what is allowed; never try again
+├── Transient      a store or a peer is away or busy: try again later, with back-off
+└── Permanent      it will not work however often it is tried: record it and go on
+"""
+
+from __future__ import annotations
+
+
+class CompanionError(Exception):
+    """The root of every error that this project raises on purpose."""
+
+
+class Invalid(CompanionError):
+    """Input that cannot be accepted.
+
+    `field` names what is wrong (a path such as `changes[3].op`), `value` shows it (shortened; never a secret), `allowed`
+    says what would be right.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field = field
+        self.value = shown(value)
+        self.allowed = allowed
+        super().__init__(f"{field}: {self.value} is not allowed; {allowed}")
+
+
+class Transient(CompanionError):
+    """A store or a peer cannot serve now; the same call may succeed later."""
+
+
+class Permanent(CompanionError):
+    """The same call would fail again, however often it is tried."""
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Return `value` as one printable line of at most `limit` characters, for messages to people."""
+    text = ascii(value) if not isinstance(value, str) else ascii(value[: limit + 1])
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,175 @@
+"""What the services speak about: requests of the broker, decisions, accounts, sessions, changes. Plain values, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What an account stands for; rules can be given to a whole kind."""
+
+    DEVICE = "device"
+    USER = "user"
+    SERVICE = "service"
+
+
+class Action(StrEnum):
+    """What a client wants to do with a topic."""
+
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did: the one value behind the answer, the log line, the audit record and the metric label."""
+
+    PASSWORD = "password"  # noqa: S105 - the name of a reason, not a secret
+    TOKEN = "token"  # noqa: S105 - likewise
+    RULE = "rule"
+    OWN_TOPIC = "own_topic"
+
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    UNKNOWN_ENDPOINT = "unknown_endpoint"
+    NO_CREDENTIALS = "no_credentials"
+    UNKNOWN_USER = "unknown_user"
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 - likewise
+    UNUSABLE_HASH = "unusable_hash"
+    ACCOUNT_DISABLED = "account_disabled"
+    ACCOUNT_EXPIRED = "account_expired"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - likewise
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - likewise
+    TOKEN_CLAIMS = "token_claims"  # noqa: S105 - likewise
+    WRONG_PRINCIPAL = "wrong_principal"
+    WRONG_CLIENT_ID = "wrong_client_id"
+    NOT_CONNECTED = "not_connected"
+    INVALID_TOPIC = "invalid_topic"
+    DENIED_BY_RULE = "denied_by_rule"
+    NO_RULE = "no_rule"
+    OVERLOADED = "overloaded"
+    DEADLINE = "deadline"
+    STORE_AWAY = "store_away"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """A yes. `expires_at` (Unix seconds) ends the session; `rule` names what allowed it."""
+
+    reason: Reason
+    rule: str = ""
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """A no. `rule` names the deny rule where there is one; `detail` helps an engineer and never holds a secret."""
+
+    reason: Reason
+    rule: str = ""
+    detail: str = ""
+
+
+Decision = Allow | Deny
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A client wants in. Missing values are empty strings, as EMQX sends them."""
+
+    client_id: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    peer_host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A client wants to publish to a topic name or subscribe to a topic filter.
+
+    `qos` and `retain` are None when the broker's template does not send them.
+    """
+
+    action: Action
+    topic: str
+    client_id: str = ""
+    username: str = ""
+    peer_host: str = ""
+    qos: int | None = None
+    retain: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who connects with a user name and a password. `expires_at` is in Unix seconds."""
+
+    username: str
+    kind: Kind
+    principal: str
+    password_hash: str = field(repr=False)
+    disabled: bool = False
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A platform session that logged in with an access token; `expires_at` is the token's `exp` in Unix seconds."""
+
+    username: str
+    client_id: str
+    principal: str
+    session: str
+    expires_at: int
+
+
+class ChangeOp(StrEnum):
+    """What happened to an entity. A platform's soft delete is `delete`; `destroy` removes it for good."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    RESTORE = "restore"
+    DESTROY = "destroy"
+
+
+Document = Mapping[str, Any]
+"""An entity as JSON: string keys, JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one entity. `at` is in Unix milliseconds; `before` and `after` are the entity where they are known."""
+
+    event_id: str
+    op: ChangeOp
+    db: str
+    collection: str
+    id: str
+    at: int
+    before: Document | None = None
+    after: Document | None = None
+
+    @property
+    def entity(self) -> tuple[str, str, str]:
+        """What the order of changes is kept for."""
+        return (self.db, self.collection, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A decision worth keeping. `at` is in Unix milliseconds; never holds a secret."""
+
+    at: int
+    kind: str
+    verdict: str
+    reason: str
+    username: str = ""
+    client_id: str = ""
+    peer_host: str = ""
+    action: str = ""
+    topic: str = ""
+    rule: str = ""
+    detail: str = ""
