@@ -1,0 +1,86 @@
+"""Rules as people write and stores keep them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from companion.core.errors import Invalid
+from companion.core.model import Kind, Reason
+from companion.core.templates import Template
+from companion.core.topics import check_filter, split_share
+
+PLACEHOLDERS: Final = frozenset({"username", "clientid", "principal", "session"})
+"""`session` has a value in platform sessions only."""
+
+EVERYONE: Final = "everyone"
+SESSION_KIND: Final = "session"
+"""The kind of a platform session (an access token), beside the kinds that accounts have."""
+
+RULE_KINDS: Final = (*(kind.value for kind in Kind), SESSION_KIND)
+ANY_QOS: Final = frozenset({0, 1, 2})
+
+_SUBJECTS: Final = "everyone, kind:{" + "|".join(RULE_KINDS) + "} or account:{username}"
+
+
+class Effect(StrEnum):
+    """What a rule does. Deny beats allow, whatever the order."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class RuleAction(StrEnum):
+    """What a rule speaks about."""
+
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a policy.
+
+    `subject` is who it is for (`everyone`, `kind:device`, `account:alice`); `filter` is a topic filter with placeholders
+    (`PLACEHOLDERS`); `qos` is the set of QoS levels it speaks about; `retain` limits it to retained (True) or
+    to not retained (False) publishes and means nothing for subscriptions. `id` is given by the store.
+    """
+
+    subject: str
+    effect: Effect
+    action: RuleAction
+    filter: str
+    qos: frozenset[int] = ANY_QOS
+    retain: bool | None = None
+    id: str = ""
+    reason: Reason = Reason.RULE
+
+
+def subject_of_kind(kind: str) -> str:
+    """Return the subject of every account (or session) of `kind`."""
+    return f"kind:{kind}"
+
+
+def subject_of_account(username: str) -> str:
+    """Return the subject of one account."""
+    return f"account:{username}"
+
+
+def check_rule(rule: Rule) -> Template:
+    """Return the parsed filter of a rule that can be enforced; raise `Invalid` naming the field otherwise."""
+    scope, colon, name = rule.subject.partition(":")
+    known = rule.subject == EVERYONE or (
+        colon and name and (scope == "account" or (scope == "kind" and name in RULE_KINDS))
+    )
+    if not known:
+        raise Invalid("subject", rule.subject, f"a subject is {_SUBJECTS}")
+    if not rule.qos or not rule.qos <= ANY_QOS:
+        raise Invalid("qos", sorted(rule.qos), "one or more of 0, 1, 2")
+    if split_share(rule.filter)[0] is not None:
+        raise Invalid("filter", rule.filter, "the filter itself: a rule also holds for its shared subscriptions")
+    template = Template.parse(rule.filter, opener="${", allowed=PLACEHOLDERS, field="filter")
+    check_filter(re.sub(r"\$\{\w+\}", "x", rule.filter), "filter")
+    return template
