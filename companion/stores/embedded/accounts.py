@@ -1,0 +1,78 @@
+"""Accounts in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from companion.core.errors import Invalid
+from companion.core.model import Account, Kind
+from companion.stores.embedded.database import Database
+
+_COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at"
+
+
+def _account(row: tuple[str, str, str, str, int, int | None]) -> Account:
+    username, kind, principal, password_hash, disabled, expires_at = row
+    return Account(username, Kind(kind), principal, password_hash, disabled=bool(disabled), expires_at=expires_at)
+
+
+class EmbeddedAccounts:
+    """The port `Accounts`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, username: str) -> Account | None:
+        """Return the account of this user name, or None."""
+
+        def job(connection: sqlite3.Connection) -> Account | None:
+            row = connection.execute(f"SELECT {_COLUMNS} FROM accounts WHERE username = ?", (username,)).fetchone()
+            return _account(row) if row else None
+
+        return await self._database.read(job)
+
+    async def add(self, accounts: Sequence[Account]) -> None:
+        """Add all or none; `Invalid` names a user name that exists."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            for account in accounts:
+                row = (
+                    account.username,
+                    account.kind.value,
+                    account.principal,
+                    account.password_hash,
+                    int(account.disabled),
+                    account.expires_at,
+                )
+                try:
+                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
+                except sqlite3.IntegrityError:
+                    raise Invalid("username", account.username, "a user name that does not exist yet") from None
+
+        await self._database.write(job)
+
+    async def set_password(self, username: str, password_hash: str) -> bool:
+        """Replace the hash; False when there is no such account."""
+        return await self._update("password_hash", password_hash, username)
+
+    async def set_disabled(self, username: str, *, disabled: bool) -> bool:
+        """Disable or enable; False when there is no such account."""
+        return await self._update("disabled", int(disabled), username)
+
+    async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
+        """Return up to `limit` accounts behind the user name `after`."""
+
+        def job(connection: sqlite3.Connection) -> Sequence[Account]:
+            query = f"SELECT {_COLUMNS} FROM accounts WHERE username > ? ORDER BY username LIMIT ?"
+            return [_account(row) for row in connection.execute(query, (after, limit))]
+
+        return await self._database.read(job)
+
+    async def _update(self, column: str, value: str | int, username: str) -> bool:
+        def job(connection: sqlite3.Connection) -> bool:
+            cursor = connection.execute(f"UPDATE accounts SET {column} = ? WHERE username = ?", (value, username))
+            return cursor.rowcount == 1
+
+        return await self._database.write(job)

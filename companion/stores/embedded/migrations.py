@@ -1,0 +1,73 @@
+"""The schema, as the steps that led to it. A step that has been released is never edited; a new one is appended."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from companion.core.errors import Permanent
+
+_GENERATION_TRIGGERS: Final = tuple(
+    f"CREATE TRIGGER {table}_{event}_generation AFTER {event} ON {table}"
+    " BEGIN UPDATE generation SET value = value + 1; END"
+    for table in ("accounts", "rules")
+    for event in ("INSERT", "UPDATE", "DELETE")
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE accounts (
+            username TEXT PRIMARY KEY, kind TEXT NOT NULL, principal TEXT NOT NULL, password_hash TEXT NOT NULL,
+            disabled INTEGER NOT NULL, expires_at INTEGER) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE rules (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, effect TEXT NOT NULL, action TEXT NOT NULL,
+            filter TEXT NOT NULL, qos TEXT NOT NULL, retain INTEGER) STRICT""",
+        "CREATE INDEX rules_of_subject ON rules (subject)",
+        # One row whose value grows with every change that a decision could rest on.
+        "CREATE TABLE generation (value INTEGER NOT NULL) STRICT",
+        "INSERT INTO generation VALUES (1)",
+        *_GENERATION_TRIGGERS,
+        """CREATE TABLE sessions (
+            username TEXT NOT NULL, client_id TEXT NOT NULL, principal TEXT NOT NULL, session TEXT NOT NULL,
+            expires_at INTEGER NOT NULL, PRIMARY KEY (username, client_id)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX sessions_by_expiry ON sessions (expires_at)",
+        # AUTOINCREMENT: a position is never used again, also after the newest rows were pruned.
+        """CREATE TABLE inbox (
+            position INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, op TEXT NOT NULL, db TEXT NOT NULL,
+            collection TEXT NOT NULL, entity TEXT NOT NULL, at INTEGER NOT NULL, before TEXT, after TEXT,
+            taken_at INTEGER NOT NULL, acknowledged_at INTEGER, dead TEXT) STRICT""",
+        "CREATE INDEX inbox_dead ON inbox (position) WHERE dead IS NOT NULL",
+        "CREATE TABLE checkpoints (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        """CREATE TABLE audits (
+            id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
+            username TEXT NOT NULL, client_id TEXT NOT NULL, peer_host TEXT NOT NULL, action TEXT NOT NULL,
+            topic TEXT NOT NULL, rule TEXT NOT NULL, detail TEXT NOT NULL) STRICT""",
+        "CREATE INDEX audits_by_time ON audits (at)",
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to the newest version in one transaction, alone also when several processes start at once.
+
+    Raises `Permanent` for a file that a newer release wrote.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        _refuse_newer(version)
+        for step in MIGRATIONS[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _refuse_newer(version: int) -> None:
+    if version > len(MIGRATIONS):
+        raise Permanent(
+            f"the data was written by a newer release (schema {version}; this one knows {len(MIGRATIONS)}): upgrade this one"
+        )

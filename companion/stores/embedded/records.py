@@ -1,0 +1,105 @@
+"""Checkpoints, audits and the generation in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from typing import Final
+
+from companion.core.model import Audit
+from companion.stores.embedded.database import Database
+
+_AUDIT_COLUMNS: Final = ", ".join(column.name for column in fields(Audit))
+_AUDIT_MARKS: Final = ", ".join("?" for _ in fields(Audit))
+
+
+class EmbeddedCheckpoints:
+    """The port `Checkpoints`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, name: str) -> int:
+        """Return the position; 0 when nothing was saved."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            row = connection.execute("SELECT position FROM checkpoints WHERE name = ?", (name,)).fetchone()
+            return int(row[0]) if row else 0
+
+        return await self._database.read(job)
+
+    async def save(self, name: str, position: int) -> None:
+        """Store the position durably, unless a higher one is stored."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO checkpoints VALUES (?, ?) ON CONFLICT (name)"
+                " DO UPDATE SET position = max(position, excluded.position)",
+                (name, position),
+            )
+
+        await self._database.write(job)
+
+
+class EmbeddedAudits:
+    """The port `Audits`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, records: Sequence[Audit]) -> None:
+        """Store them, in order."""
+        rows = [astuple(record) for record in records]
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany(f"INSERT INTO audits ({_AUDIT_COLUMNS}) VALUES ({_AUDIT_MARKS})", rows)
+
+        await self._database.write(job)
+
+    async def latest(self, limit: int) -> Sequence[Audit]:
+        """Return the newest records, newest first."""
+
+        def job(connection: sqlite3.Connection) -> Sequence[Audit]:
+            query = f"SELECT {_AUDIT_COLUMNS} FROM audits ORDER BY id DESC LIMIT ?"
+            return [Audit(*row) for row in connection.execute(query, (limit,))]
+
+        return await self._database.read(job)
+
+    async def prune(self, before: int, limit: int) -> int:
+        """Remove up to `limit` records older than `before` (Unix milliseconds); return how many."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "DELETE FROM audits WHERE id IN (SELECT id FROM audits WHERE at < ? ORDER BY at LIMIT ?)",
+                (before, limit),
+            ).rowcount
+
+        return await self._database.write(job)
+
+    async def trim(self, keep: int, limit: int) -> int:
+        """Remove up to `limit` of the oldest records beyond the newest `keep`; return how many."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "DELETE FROM audits WHERE id IN (SELECT id FROM audits"
+                " WHERE id <= (SELECT max(id) FROM audits) - ? ORDER BY id LIMIT ?)",
+                (keep, limit),
+            ).rowcount
+
+        return await self._database.write(job)
+
+
+class EmbeddedGenerations:
+    """The port `Generations`; triggers move the number in the transaction of the change itself."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def current(self) -> int:
+        """Return the number."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            return int(connection.execute("SELECT value FROM generation").fetchone()[0])
+
+        return await self._database.read(job)

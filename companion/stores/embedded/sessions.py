@@ -1,0 +1,59 @@
+"""Platform sessions in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from companion.core.model import Session
+from companion.stores.embedded.database import Database
+
+
+class EmbeddedSessions:
+    """The port `Sessions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, session: Session) -> None:
+        """Store it, in place of an earlier one of the same user name and client id."""
+        row = (session.username, session.client_id, session.principal, session.session, session.expires_at)
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO sessions (username, client_id, principal, session, expires_at) VALUES (?, ?, ?, ?, ?)",
+                row,
+            )
+
+        await self._database.write(job)
+
+    async def get(self, username: str, client_id: str) -> Session | None:
+        """Return the session, also an expired one; None when there is none."""
+
+        def job(connection: sqlite3.Connection) -> Session | None:
+            row = connection.execute(
+                "SELECT username, client_id, principal, session, expires_at FROM sessions WHERE username = ? AND client_id = ?",
+                (username, client_id),
+            ).fetchone()
+            return Session(*row) if row else None
+
+        return await self._database.read(job)
+
+    async def remove(self, username: str, client_id: str) -> None:
+        """Forget it; no error when there is none."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM sessions WHERE username = ? AND client_id = ?", (username, client_id))
+
+        await self._database.write(job)
+
+    async def prune(self, before: int, limit: int) -> int:
+        """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "DELETE FROM sessions WHERE (username, client_id) IN"
+                " (SELECT username, client_id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?)",
+                (before, limit),
+            ).rowcount
+
+        return await self._database.write(job)
