@@ -1,0 +1,33 @@
+"""Work that goes on beside a block, and ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+
+@contextlib.asynccontextmanager
+async def background(
+    *works: Coroutine[Any, Any, None], finish: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
+    """Run `works` while the block runs; at its end await `finish`, if given, then cancel what still runs.
+
+    A work that fails ends the block too: its error leaves as an `ExceptionGroup`. Nothing dies unnoticed. An error of the block
+    itself leaves as it is.
+    """
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+        try:
+            yield
+        except Exception as problem:  # noqa: BLE001 - raised again below; inside, the group would wrap it
+            failure = problem
+        finally:
+            if finish is not None:
+                await finish()
+            for task in tasks:
+                task.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,70 @@
+"""Keys that callers of our HTTP ports present: compared in constant time, and made on the first start where none is configured."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from companion.core.errors import Invalid
+
+
+class Keyring:
+    """The keys that are valid now; several, so that one can be replaced while both sides still run."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        # Digests have one length, so the comparison tells nothing about the length of a key either.
+        self._digests = tuple(_digest(f"Bearer {key}") for key in keys)
+        if not self._digests:
+            raise ValueError("a keyring without a key would refuse everybody")
+
+    def admits(self, authorization: str | None) -> bool:
+        """Tell whether this `Authorization` header (RFC 6750 §2.1) carries a valid key; every key is compared, in constant time."""
+        if authorization is None:
+            return False
+        presented = _digest(authorization)
+        admitted = False
+        for digest in self._digests:
+            admitted |= hmac.compare_digest(digest, presented)
+        return admitted
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=32).digest()
+
+
+def ensure_key(path: Path) -> str:
+    """Return the key in this file; make the file, readable by its owner only, with 256 random bits when it is missing.
+
+    Several processes that start at once agree on one key. Raises `Invalid` when the file cannot be read, made or is empty.
+    """
+    try:
+        if not path.exists():
+            _create(path)
+        key = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Invalid("data_dir", str(path), f"a key file that can be read and written ({problem})") from problem
+    if not key:
+        raise Invalid("data_dir", str(path), "a key file that is not empty: remove it to have a new key made")
+    return key
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, not a rename: whoever comes second keeps the key of the first.
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return
+    finally:
+        temporary.unlink()

@@ -1,0 +1,135 @@
+"""Every metric: its name, its help and its closed label set, in one place.
+
+Labels take values only from enumerations of ours; nothing that comes from a client becomes a label. One `Metrics` is made for a
+process and passed to what measures.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from companion.core.model import Allow, ChangeOp, Decision, Reason
+
+Hook = Literal["auth", "authz"]
+HOOKS: Final[tuple[Hook, ...]] = ("auth", "authz")
+CACHES: Final = ("account", "policy", "session", "token")
+
+_HOOK_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_ACK_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LAG_SECONDS: Final = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600)
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        Gauge("companion_build_info", "The version that runs.", ["version"], registry=registry).labels(
+            version("mqtt-companion")
+        ).set(1)
+
+        # Hooks. "unauthorized" counts callers without a valid hook key; they get no decision.
+        self.decisions = Counter(
+            "companion_hook_decisions", "Decisions of the hooks.", ["hook", "verdict", "reason"], registry=registry
+        )
+        self.unauthorized = Counter(
+            "companion_http_unauthorized", "HTTP requests without a valid key.", ["port"], registry=registry
+        )
+        self.hook_seconds = Histogram(
+            "companion_hook_seconds", "Time from request to answer.", ["hook"], buckets=_HOOK_SECONDS, registry=registry
+        )
+        self.password_checks = Gauge(
+            "companion_password_checks", "Password checks running or waiting for a thread.", registry=registry
+        )
+        self.cache_lookups = Counter(
+            "companion_cache_lookups", "Look-ups in the caches of the hooks.", ["cache", "outcome"], registry=registry
+        )
+        self.cache_entries = Gauge(
+            "companion_cache_entries", "Entries in the caches of the hooks.", ["cache"], registry=registry
+        )
+        self.audits_dropped = Counter(
+            "companion_audits_dropped", "Audit records lost because the store was away too long.", registry=registry
+        )
+
+        # Publisher. "dead" changes are kept in the inbox with their reason.
+        self.changes_taken = Counter(
+            "companion_changes_taken", "Changes posted to the inbox.", ["outcome"], registry=registry
+        )
+        self.changes_published = Counter(
+            "companion_changes_published", "Changes whose every message was acknowledged.", ["op"], registry=registry
+        )
+        self.changes_dead = Counter(
+            "companion_changes_dead", "Changes given up, kept as dead letters.", registry=registry
+        )
+        self.change_lag = Histogram(
+            "companion_change_lag_seconds",
+            "Time from a change's `at` to the acknowledgement of its last message.",
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
+        self.backlog = Gauge("companion_inbox_backlog", "Changes behind the checkpoint.", registry=registry)
+        self.checkpoint = Gauge(
+            "companion_checkpoint_position", "Position up to which all is acknowledged.", registry=registry
+        )
+        self.messages_acknowledged = Counter(
+            "companion_messages_acknowledged", "Messages that the broker acknowledged.", registry=registry
+        )
+        self.messages_refused = Counter(
+            "companion_messages_refused", "Messages that the broker refused (reason code >= 0x80).", registry=registry
+        )
+        self.messages_in_flight = Gauge(
+            "companion_messages_in_flight", "Messages sent and not acknowledged.", registry=registry
+        )
+        self.ack_seconds = Histogram(
+            "companion_message_ack_seconds",
+            "Time from PUBLISH to its acknowledgement.",
+            buckets=_ACK_SECONDS,
+            registry=registry,
+        )
+        self.broker_connected = Gauge(
+            "companion_broker_connected", "1 while the publisher is connected.", registry=registry
+        )
+        self.broker_connects = Counter(
+            "companion_broker_connects", "Connections that the publisher made to the broker.", registry=registry
+        )
+
+        # Housekeeping.
+        self.housekeeping_removed = Counter(
+            "companion_housekeeping_removed", "Rows removed because their retention ended.", ["what"], registry=registry
+        )
+
+        # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
+        self._decided = {
+            (hook, verdict, reason): self.decisions.labels(hook, verdict, reason.value)
+            for hook in HOOKS
+            for verdict in ("allow", "deny")
+            for reason in Reason
+            if (reason in ALLOWING) == (verdict == "allow")
+        }
+        self.seconds_of = {hook: self.hook_seconds.labels(hook).observe for hook in HOOKS}
+        self.hits = {cache: self.cache_lookups.labels(cache, "hit").inc for cache in CACHES}
+        self.misses = {cache: self.cache_lookups.labels(cache, "miss").inc for cache in CACHES}
+        for outcome in ("accepted", "duplicate", "rejected"):
+            self.changes_taken.labels(outcome)
+        for op in ChangeOp:
+            self.changes_published.labels(op.value)
+
+    def decided(self, hook: Hook, decision: Decision) -> None:
+        """Count one decision."""
+        verdict = "allow" if isinstance(decision, Allow) else "deny"
+        self._decided[hook, verdict, decision.reason].inc()
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+ALLOWING: Final = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.RULE, Reason.OWN_TOPIC})
+"""The reasons of an `Allow`; all others belong to a `Deny`."""

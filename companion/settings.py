@@ -1,0 +1,192 @@
+"""Settings: frozen, from the environment and a TOML file, checked before anything starts.
+
+Every setting has one name. `hooks_port` is `COMPANION_HOOKS_PORT` in the environment and `port` in the `[hooks]` table of the file
+that `COMPANION_CONFIG` names. The environment beats the file, the file beats the default. A secret can also be read from a file:
+`COMPANION_MQTT_PASSWORD_FILE`, or `password_file` in `[mqtt]`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
+from companion.logs import LogFormat
+
+Algorithm = Literal["HS256", "HS384", "HS512"]
+_KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
+_HOOK_KEY_CHARACTERS: Final = 16
+
+
+def _split(value: object) -> object:
+    """Environment values and secret files hold lists as text: one a line, or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
+
+
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseModel):
+    """The settings of one process. Ports of 0 mean: any free one. Durations are in seconds, sizes in bytes, ages in days."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("companion"), description="Folder of the embedded store and of made keys"
+    )
+
+    log_format: LogFormat = Field("auto", description="console, json, or auto: text on a terminal and JSON elsewhere")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_decisions: Literal["all", "refused", "none"] = Field(
+        "refused", description="Which decisions of the hooks become log lines"
+    )
+    log_sample: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="Share of those lines that is written")
+
+    hooks_host: str = Field("127.0.0.1", description="Address of the hooks")
+    hooks_port: Port = Field(8080, description="Port of the hooks")
+    hooks_keys: Secrets = Field(
+        (), description="Keys that EMQX may present; several for rotation; one is made when none is set"
+    )
+    hooks_deadline: Seconds = Field(3.0, description="Longest time to an answer; below EMQX's request_timeout (5 s)")
+    hooks_max_body: Annotated[int, Field(ge=1024, le=1_048_576)] = Field(
+        65_536, description="Longest body or query of a hook request"
+    )
+    hooks_credentials: Annotated[
+        tuple[Literal["token", "password"], ...], BeforeValidator(_split), Field(min_length=1)
+    ] = Field(("token", "password"), description="Credential kinds, in the order in which they are tried")
+
+    password_workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: os.cpu_count() or 1, description="Threads that check passwords"
+    )
+    password_waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        256, description="Password checks that may wait for a thread"
+    )
+    password_deadline: Seconds = Field(
+        2.0, description="Longest time for a password check, waiting included; below hooks_deadline"
+    )
+    password_cost: Annotated[int, Field(ge=4, le=16)] = Field(
+        10, description="bcrypt cost of new hashes and of unknown users"
+    )
+    password_max_cost: Annotated[int, Field(ge=4, le=20)] = Field(
+        14, description="Costlier hashes are not checked, but refused"
+    )
+
+    token_secrets: Secrets = Field(
+        (), description="HMAC secrets of platform access tokens; several for rotation; none: no tokens"
+    )
+    token_algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(_split), Field(min_length=1)] = Field(
+        ("HS256",), description="Signature algorithms that are accepted"
+    )
+    token_leeway: Annotated[int, Field(ge=0, le=300)] = Field(
+        10, description="Clock difference that `exp` and `nbf` may show"
+    )
+
+    cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        100_000, description="Entries per cache of the hooks"
+    )
+    cache_seconds: Seconds = Field(60.0, description="Longest life of a cached account, policy or token")
+    cache_poll: Seconds = Field(0.25, description="How often the store is asked whether accounts or rules changed")
+
+    ops_host: str = Field("127.0.0.1", description="Address of metrics, health and changes")
+    ops_port: Port = Field(8081, description="Port of metrics, health and changes")
+    ops_keys: Secrets = Field(
+        (), description="Keys for POST /changes; several for rotation; one is made when none is set"
+    )
+
+    changes_max_body: Annotated[int, Field(ge=1024, le=67_108_864)] = Field(
+        4_194_304, description="Longest body of POST /changes"
+    )
+    changes_max_batch: Annotated[int, Field(ge=1, le=100_000)] = Field(1000, description="Most changes in one POST")
+
+    mqtt_host: str = Field("127.0.0.1", description="Broker that changes are published to")
+    mqtt_port: Annotated[int, Field(ge=1, le=65535)] = Field(1883, description="Its port")
+    mqtt_client_id: str = Field(
+        "companion-publisher", min_length=1, description="Client id of the publisher; a random end is added"
+    )
+    mqtt_username: str = Field("", description="User name of the publisher")
+    mqtt_password: SecretStr = Field(SecretStr(""), description="Password of the publisher")
+    mqtt_protocol: Literal["5", "3.1.1"] = Field("5", description="MQTT version")
+    mqtt_tls: bool = Field(default=False, description="Connect with TLS; the certificate is verified")
+    mqtt_ca_file: Path | None = Field(None, description="Certificates to trust instead of the system's")
+
+    publisher_topics: Names = Field(DEFAULT_TOPICS, min_length=1, description="Topic templates of a change")
+    publisher_qos: Literal[1, 2] = Field(1, description="QoS of messages; 0 would not be at least once")
+    publisher_expiry: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
+        604_800, description="Message expiry; 0: never"
+    )
+    publisher_window: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64, description="Messages in flight; the broker may ask for fewer"
+    )
+    publisher_changes: Annotated[int, Field(ge=1, le=10_000)] = Field(256, description="Changes in work at once")
+    publisher_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        8, description="Refusals by the broker before a change is dead"
+    )
+    publisher_max_topics: Annotated[int, Field(ge=1, le=100_000)] = Field(2048, description="Most topics of one change")
+
+    retention_changes: Annotated[float, Field(gt=0)] = Field(
+        7, description="Days that published changes, and so their event ids, are kept"
+    )
+    retention_audits: Annotated[float, Field(gt=0)] = Field(90, description="Days that audit records are kept")
+    retention_audits_count: Annotated[int, Field(ge=1000)] = Field(
+        1_000_000, description="Most audit records that are kept"
+    )
+
+    shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")
+
+    @field_validator("publisher_qos", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @field_validator("publisher_topics")
+    @classmethod
+    def _templates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for template in value:
+            parse_topic_template(template)
+        return value
+
+    @field_validator("hooks_keys", "ops_keys")
+    @classmethod
+    def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in value:
+            text = key.get_secret_value()
+            if len(text) < _HOOK_KEY_CHARACTERS or not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError(
+                    f"each key has at least {_HOOK_KEY_CHARACTERS} printable ASCII characters and no space"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _deadlines(self) -> Self:
+        if self.password_deadline >= self.hooks_deadline:
+            raise ValueError(
+                f"password_deadline: less than hooks_deadline ({self.hooks_deadline} s), so that an overload is answered"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _token_secrets(self) -> Self:
+        needed = max(_KEY_BYTES[algorithm] for algorithm in self.token_algorithms)
+        if any(len(secret.get_secret_value().encode()) < needed for secret in self.token_secrets):
+            raise ValueError(
+                f"token_secrets: each has at least {needed} bytes for {', '.join(self.token_algorithms)} (RFC 7518 §3.2)"
+            )
+        return self
+
+
+def secret_fields() -> frozenset[str]:
+    """Return the names of the settings that hold secrets."""
+    return frozenset(name for name, info in Settings.model_fields.items() if _holds_secret(info.annotation))
+
+
+def _holds_secret(annotation: Any) -> bool:  # noqa: ANN401 - whatever stands behind the colon
+    return annotation is SecretStr or SecretStr in getattr(annotation, "__args__", ())
