@@ -1,0 +1,1 @@
+"""The preserver: EMQX asks whether a client may connect, publish and subscribe; we answer."""

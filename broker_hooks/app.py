@@ -1,0 +1,141 @@
+"""The hooks over HTTP: one function answers every request, and whatever happens in it becomes an explicit verdict.
+
+EMQX takes any status but 200 and 204 for "ignore" and asks the next source, so only a caller without a valid hook key gets
+something else: 401, its body unread. aiohttp's low-level server is used because there are two paths and one method of answering:
+its router and middlewares cost a third of the throughput and would decide nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+
+from broker_hooks import wire
+from broker_hooks.recorder import Recorder
+from companion.core.errors import CompanionError, Permanent, Transient
+from companion.core.model import Access, Connect, Decision, Deny, Reason
+from companion.keys import Keyring
+from companion.metrics import Hook, Metrics
+
+log = structlog.get_logger("broker_hooks.app")
+
+_PATHS: Final[dict[str, Hook]] = {"/mqtt/auth": "auth", "/mqtt/authz": "authz"}
+_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_POST})
+_HEADERS: Final = {hdrs.CONTENT_TYPE: "application/json"}
+_UNAUTHORIZED: Final = b'{"error":"a valid hook key is needed: Authorization: Bearer ..."}'
+_DRAINED: Final = 16 * 1024 * 1024
+_DECIDED_LATE: Final = Deny(Reason.DEADLINE)
+
+
+class _TooLarge(CompanionError):
+    """The body or the query is longer than allowed."""
+
+
+class HooksHandler:
+    """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        recorder: Recorder,
+        metrics: Metrics,
+        authenticate: Callable[[Connect], Awaitable[Decision]],
+        authorize: Callable[[Access], Awaitable[Decision]],
+        max_body: int,
+        deadline: float,
+    ) -> None:
+        self._keyring = keyring
+        self._recorder = recorder
+        self._seconds = metrics.seconds_of
+        self._unauthorized = metrics.unauthorized.labels("hooks").inc
+        self._authenticate = authenticate
+        self._authorize = authorize
+        self._max_body = max_body
+        self._deadline = deadline
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
+            return self._refuse_caller(request)
+        started = time.perf_counter()
+        hook = _PATHS.get(request.path)
+        if hook is None or request.method not in _METHODS:
+            await _drain(request, self._deadline)
+            detail = "no such hook: the paths are /mqtt/auth and /mqtt/authz, the methods POST and GET"
+            self._recorder.record(hook or "auth", Deny(Reason.UNKNOWN_ENDPOINT, detail=detail), None)
+            return web.Response(body=wire.DENY, headers=_HEADERS)
+        asked: list[Connect | Access] = []
+        try:
+            async with asyncio.timeout(self._deadline):
+                decision = await self._decide(hook, request, asked)
+        except TimeoutError:
+            decision = _DECIDED_LATE
+        except _TooLarge:
+            await _drain(request, self._deadline)
+            decision = Deny(Reason.TOO_LARGE, detail=f"more than {self._max_body} bytes")
+        except wire.Malformed as problem:
+            decision = Deny(Reason.MALFORMED, detail=str(problem))
+        except (Transient, Permanent) as problem:
+            decision = Deny(Reason.STORE_AWAY, detail=str(problem))
+        except Exception as problem:  # noqa: BLE001 - the one place where whatever went wrong becomes a denial
+            # The kind and the place only: the message could repeat what was sent.
+            log.error("hook failed", hook=hook, problem=type(problem).__name__, at=_place(problem))
+            decision = Deny(Reason.INTERNAL, detail=type(problem).__name__)
+        self._recorder.record(hook, decision, asked[0] if asked else None)
+        self._seconds[hook](time.perf_counter() - started)
+        return web.Response(body=wire.encode(decision), headers=_HEADERS)
+
+    async def _decide(self, hook: Hook, request: web.BaseRequest, asked: list[Connect | Access]) -> Decision:
+        fields = await self._fields(request)
+        if hook == "auth":
+            connect = wire.connect(fields)
+            asked.append(connect)
+            return await self._authenticate(connect)
+        access = wire.access(fields)
+        asked.append(access)
+        return await self._authorize(access)
+
+    async def _fields(self, request: web.BaseRequest) -> wire.Fields:
+        if request.method == hdrs.METH_GET:
+            if len(request.rel_url.raw_query_string) > self._max_body:
+                raise _TooLarge
+            return wire.decode_query(request.rel_url.raw_query_string)
+        if (request.content_length or 0) > self._max_body:
+            raise _TooLarge
+        body = await request.content.readany()
+        while chunk := await request.content.readany():
+            body += chunk
+            if len(body) > self._max_body:
+                raise _TooLarge
+        return wire.decode(body, request.headers.get(hdrs.CONTENT_TYPE, ""))
+
+    def _refuse_caller(self, request: web.BaseRequest) -> web.Response:
+        self._unauthorized()
+        response = web.Response(status=401, body=_UNAUTHORIZED, headers={**_HEADERS, hdrs.WWW_AUTHENTICATE: "Bearer"})
+        if request.can_read_body:
+            response.force_close()
+        return response
+
+
+async def _drain(request: web.BaseRequest, seconds: float) -> None:
+    """Read a refused body to its end, within limits: a connection reset on unread data would cost the caller our answer."""
+    drained = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while (chunk := await request.content.readany()) and drained < _DRAINED:
+                drained += len(chunk)
+    except (TimeoutError, web.HTTPException, ConnectionError):
+        return
+
+
+def _place(problem: BaseException) -> str:
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""

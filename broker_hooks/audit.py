@@ -1,0 +1,67 @@
+"""Audit records, written in batches behind the answers' backs: an answer never waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+import structlog
+
+from companion.core.errors import CompanionError, Permanent
+from companion.core.model import Audit
+from companion.core.ports import Audits
+from companion.metrics import Metrics
+
+log = structlog.get_logger("broker_hooks.audit")
+
+_KEPT: Final = 20_000
+_BATCH: Final = 1000
+_EVERY: Final = 0.2
+_BACKOFF_MAX: Final = 5.0
+
+
+class AuditTrail:
+    """A bounded queue in front of the store; when the store is away too long, the oldest records are dropped and counted."""
+
+    def __init__(self, audits: Audits, metrics: Metrics) -> None:
+        self._audits = audits
+        self._dropped = metrics.audits_dropped.inc
+        self._waiting: deque[Audit] = deque()
+        self._wake = asyncio.Event()
+
+    def record(self, audit: Audit) -> None:
+        """Take one record."""
+        if len(self._waiting) >= _KEPT:
+            self._waiting.popleft()
+            self._dropped()
+        self._waiting.append(audit)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write what waits, until cancelled."""
+        pause = _EVERY
+        while True:
+            await self._wake.wait()
+            # Whatever comes within this moment shares one transaction.
+            await asyncio.sleep(pause)
+            try:
+                await self.flush()
+                pause = _EVERY
+            except CompanionError as problem:
+                log.warning("audit records wait", waiting=len(self._waiting), problem=str(problem))
+                pause = min(pause * 2, _BACKOFF_MAX)
+
+    async def flush(self) -> None:
+        """Write everything that waits now; raises `Transient` and keeps the rest when the store is away."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            try:
+                await self._audits.append(batch)
+            except Permanent as problem:
+                log.error("audit records lost", records=len(batch), problem=str(problem))
+                self._dropped(len(batch))
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))
+                raise
+        self._wake.clear()

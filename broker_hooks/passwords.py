@@ -1,0 +1,132 @@
+"""Credential kind `password`: a user name and the bcrypt password of an account.
+
+An unknown user, and a password that bcrypt cannot take, cost the same check as a wrong one. Whether an account is disabled or
+expired is told only after its password was right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import bcrypt
+
+from broker_hooks.directory import Directory, refusal
+from companion.core.errors import Invalid, Transient
+from companion.core.model import Account, Allow, Connect, Decision, Deny, Reason
+from companion.metrics import Metrics
+
+MAX_PASSWORD_BYTES: Final = 72
+"""bcrypt reads no further; a longer password is refused rather than cut."""
+
+_HASH: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+
+
+def hash_cost(password_hash: str) -> int | None:
+    """Return the cost of a bcrypt hash; None when it is none."""
+    match = _HASH.fullmatch(password_hash)
+    return int(match[1]) if match else None
+
+
+def hash_password(password: str, cost: int) -> str:
+    """Return the bcrypt hash of a new password; takes a noticeable time. Raises `Invalid` for what bcrypt cannot hold."""
+    try:
+        encoded = password.encode()
+    except UnicodeEncodeError:
+        encoded = b""
+    if not 1 <= len(encoded) <= MAX_PASSWORD_BYTES or b"\0" in encoded:
+        raise Invalid("password", "***", f"1 to {MAX_PASSWORD_BYTES} bytes of UTF-8 without NUL")
+    return bcrypt.hashpw(encoded, bcrypt.gensalt(cost)).decode()
+
+
+class Overloaded(Transient):
+    """More passwords are waiting to be checked than could be checked in time."""
+
+
+class PasswordPool:
+    """Threads that check passwords: a fixed number, a bounded queue, a deadline. bcrypt releases the GIL."""
+
+    def __init__(self, workers: int, waiting: int, deadline: float, metrics: Metrics) -> None:
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="password")
+        self._limit = workers + waiting
+        self._deadline = deadline
+        self._busy = 0
+        metrics.password_checks.set_function(lambda: self._busy)
+
+    async def matches(self, password: bytes, password_hash: bytes) -> bool:
+        """Tell whether the password belongs to the hash.
+
+        Raises `Overloaded` when the queue is full or the deadline (seconds) passes, `ValueError` for a hash that bcrypt refuses.
+        """
+        if self._busy >= self._limit:
+            raise Overloaded("too many passwords wait to be checked")
+        self._busy += 1
+        future = self._executor.submit(bcrypt.checkpw, password, password_hash)
+        # Counted until the thread is done, also when nobody waits any more: that is what the bound is about.
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise Overloaded("the password was not checked in time") from None
+
+    def close(self) -> None:
+        """Drop what waits and let the threads end."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _done(self) -> None:
+        self._busy -= 1
+
+
+class PasswordCredential:
+    """Tries user name and password."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        pool: PasswordPool,
+        *,
+        cost: int,
+        max_cost: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._pool = pool
+        self._max_cost = max_cost
+        self._now = now
+        self._nobody = bcrypt.hashpw(b"nobody", bcrypt.gensalt(cost))
+
+    async def decide(self, connect: Connect) -> Decision | None:
+        """Judge; None when there is no user name or no password."""
+        if not connect.username or not connect.password:
+            return None
+        account = await self._directory.account(connect.username)
+        refused = await self._refusal(account, connect.password.encode())
+        if refused is not None or account is None:
+            return refused
+        await self._directory.end_session(connect.username, connect.client_id)
+        return Allow(Reason.PASSWORD, expires_at=account.expires_at)
+
+    async def _refusal(self, account: Account | None, password: bytes) -> Deny | None:
+        cost = hash_cost(account.password_hash) if account else None
+        usable = cost is not None and cost <= self._max_cost
+        checkable = len(password) <= MAX_PASSWORD_BYTES and b"\0" not in password
+        against = account.password_hash.encode() if account and usable and checkable else self._nobody
+        try:
+            right = await self._pool.matches(password if checkable else b"", against)
+        except Overloaded:
+            return Deny(Reason.OVERLOADED)
+        except ValueError:
+            usable = right = False
+        if account is None:
+            return Deny(Reason.UNKNOWN_USER)
+        if not usable:
+            return Deny(Reason.UNUSABLE_HASH, detail="not a bcrypt hash, or its cost is above password_max_cost")
+        if not right or not checkable:
+            return Deny(Reason.WRONG_PASSWORD)
+        return refusal(account, self._now())

@@ -1,0 +1,105 @@
+"""The hooks, wired: what they need comes in once, here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from broker_hooks.app import HooksHandler
+from broker_hooks.audit import AuditTrail
+from broker_hooks.authenticate import CredentialKind, authenticate
+from broker_hooks.directory import Directory
+from broker_hooks.passwords import PasswordCredential, PasswordPool
+from broker_hooks.recorder import Recorder
+from broker_hooks.tokens import TokenCredential
+from companion.background import background
+from companion.core.errors import CompanionError
+from companion.core.ports import Store
+from companion.keys import Keyring
+from companion.metrics import Metrics
+from companion.settings import Settings
+
+_IDLE_SECONDS = 120.0
+_HEADER_LINE_BYTES = 8190
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Running hooks. `port` is the bound one."""
+
+    port: int
+    store: Store
+
+    async def trouble(self) -> str | None:
+        """Return what keeps the hooks from deciding, or None."""
+        try:
+            await self.store.ping()
+        except CompanionError as problem:
+            return str(problem)
+        return None
+
+
+@contextlib.asynccontextmanager
+async def running_hooks(
+    settings: Settings, store: Store, metrics: Metrics, keys: Sequence[str]
+) -> AsyncIterator[Hooks]:
+    """Serve the hooks until the block ends; then stop accepting, finish what is in flight, write the last audit records.
+
+    Raises `OSError` when the port is taken, `CompanionError` when the store cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        directory = Directory(store, metrics, entries=settings.cache_entries, seconds=settings.cache_seconds)
+        await directory.refresh()
+        pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
+        stack.callback(pool.close)
+        trail = AuditTrail(store.audits, metrics)
+        stack.push_async_callback(_last_words, trail)
+        kinds: dict[str, CredentialKind] = {
+            "password": PasswordCredential(
+                directory, pool, cost=settings.password_cost, max_cost=settings.password_max_cost
+            ),
+            "token": TokenCredential(
+                directory,
+                metrics,
+                keys=[secret.get_secret_value() for secret in settings.token_secrets],
+                algorithms=settings.token_algorithms,
+                leeway=settings.token_leeway,
+                entries=settings.cache_entries,
+                seconds=settings.cache_seconds,
+            ),
+        }
+        chosen = [kinds[name] for name in settings.hooks_credentials]
+        handler = HooksHandler(
+            keyring=Keyring(keys),
+            recorder=Recorder(metrics, trail, settings.log_decisions, settings.log_sample),
+            metrics=metrics,
+            authenticate=lambda connect: authenticate(chosen, connect),
+            authorize=directory.decide,
+            max_body=settings.hooks_max_body,
+            deadline=settings.hooks_deadline,
+        )
+        await stack.enter_async_context(background(directory.follow(settings.cache_poll), trail.run()))
+        # A query may be as long as a body: with `method = get` it is the body.
+        server = web.Server(
+            handler,
+            access_log=None,
+            keepalive_timeout=_IDLE_SECONDS,
+            lingering_time=0,
+            auto_decompress=False,
+            max_line_size=_HEADER_LINE_BYTES + settings.hooks_max_body,
+            max_field_size=_HEADER_LINE_BYTES,
+        )
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=settings.shutdown_deadline)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.hooks_host, settings.hooks_port, backlog=1024, reuse_address=True)
+        await site.start()
+        yield Hooks(runner.addresses[0][1], store)
+
+
+async def _last_words(trail: AuditTrail) -> None:
+    with contextlib.suppress(CompanionError):
+        await trail.flush()

@@ -1,0 +1,117 @@
+"""What EMQX sends and what it accepts (5.x and 6.x): bodies and queries to requests, decisions to answers.
+
+Every field is optional and a string (EMQX renders even numbers as strings); a missing one arrives as "". What does not fit is
+refused as a whole: guessing what an ambiguous request means is how somebody else's verdict is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from companion.core import strict_json
+from companion.core.errors import CompanionError
+from companion.core.model import Access, Action, Allow, Connect, Decision
+
+DENY: Final = b'{"result":"deny"}'
+ALLOW: Final = b'{"result":"allow"}'
+
+_MAX_FIELDS: Final = 64
+_ACTIONS: Final = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
+_ACCESS_NUMBERS: Final = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}
+_QOS: Final = {"": None, "0": 0, "1": 1, "2": 2}
+_RETAIN: Final = {"": None, "true": True, "false": False, "1": True, "0": False}
+_NAMES: Final = ("username", "clientid", "topic", "peerhost", "action", "access", "qos", "retain")
+
+
+class Malformed(CompanionError):
+    """A request that says nothing clear; the text is for logs and never repeats what was sent."""
+
+
+Fields = dict[str, str]
+
+
+def decode(body: bytes, content_type: str) -> Fields:
+    """Return the fields of a body. Without a content type, a body that begins with a brace is taken as JSON.
+
+    Raises `Malformed`.
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    if media == "application/json" or (not media and body[:1] in (b"{", b"[")):
+        return _checked(_object(body))
+    if media in ("application/x-www-form-urlencoded", ""):
+        try:
+            return decode_query(body.decode("ascii"))
+        except UnicodeDecodeError:
+            raise Malformed("the form is not ASCII") from None
+    raise Malformed("the content type is neither application/json nor application/x-www-form-urlencoded")
+
+
+def decode_query(query: str) -> Fields:
+    """Return the fields of a query string or a form (`method = get`, or a form body). Raises `Malformed`."""
+    if not query:
+        return {}
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=_MAX_FIELDS
+        )
+    except ValueError:
+        raise Malformed("the form cannot be decoded") from None
+    fields: dict[str, Any] = dict(pairs)
+    if len(fields) != len(pairs):
+        raise Malformed("a field is there twice")
+    return _checked(fields)
+
+
+def connect(fields: Fields) -> Connect:
+    """Return the fields as a request to connect."""
+    get = fields.get
+    return Connect(get("clientid", ""), get("username", ""), get("password", ""), get("peerhost", ""))
+
+
+def access(fields: Fields) -> Access:
+    """Return the fields as a request to publish or subscribe. Raises `Malformed` for an unknown action, QoS or retain."""
+    get = fields.get
+    action = _ACTIONS.get(get("action", "")) or (_ACCESS_NUMBERS.get(get("access", "")) if not get("action") else None)
+    if action is None:
+        raise Malformed("action is neither publish nor subscribe")
+    try:
+        qos = _QOS[get("qos", "")]
+        retain = _RETAIN[get("retain", "")]
+    except KeyError:
+        raise Malformed("qos is not 0, 1 or 2, or retain is not true or false") from None
+    return Access(action, get("topic", ""), get("clientid", ""), get("username", ""), get("peerhost", ""), qos, retain)
+
+
+def encode(decision: Decision) -> bytes:
+    """Return the body of the answer: always an explicit verdict, never a null (EMQX refuses those)."""
+    if not isinstance(decision, Allow):
+        return DENY
+    if decision.expires_at is None:
+        return ALLOW
+    return msgspec.json.encode({"result": "allow", "expire_at": decision.expires_at})
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        content = strict_json.decode(body)
+    except strict_json.NotJson as problem:
+        raise Malformed(str(problem)) from None
+    if not isinstance(content, dict):
+        raise Malformed("the body is not a JSON object")
+    return content
+
+
+def _checked(fields: dict[str, Any]) -> Fields:
+    if len(fields) > _MAX_FIELDS:
+        raise Malformed(f"more than {_MAX_FIELDS} fields")
+    for value in fields.values():
+        if type(value) is not str:
+            raise Malformed("a field is not a string")
+    for name in _NAMES:
+        value = fields.get(name)
+        if value and ("\0" in value or value[:2] == "${"):
+            raise Malformed(f"{name} holds NUL or a placeholder that the broker did not fill in")
+    return fields
