@@ -1,0 +1,44 @@
+# Every target sets up what it needs by itself; the first run downloads, later ones start at once.
+
+ARGS :=
+PYTEST_ARGS :=
+PYTHON :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  ARGS="..." goes to the program of demo, bench and lock, PYTEST_ARGS="..." to pytest;'
+	@echo '  PYTHON=python3.12 builds .venv with that one instead of the newest.'
+
+demo: ## start everything on this machine and show it working
+	@bash scripts/setup.sh demo $(PYTHON)
+	@.venv/bin/companion demo $(ARGS)
+
+test: ## run every check: format, lint, types, layers, tests, coverage
+	@bash scripts/setup.sh test $(PYTHON)
+	@bash scripts/test.sh $(PYTEST_ARGS)
+
+lint: ## run the checks that need no tests: format, lint, types, layers
+	@bash scripts/setup.sh dev $(PYTHON)
+	@bash scripts/lint.sh
+
+format: ## format the code and repair what ruff can
+	@bash scripts/setup.sh dev $(PYTHON)
+	@.venv/bin/ruff format
+	@.venv/bin/ruff check --fix
+
+bench: ## run the benchmarks
+	@bash scripts/setup.sh test $(PYTHON)
+	@bash scripts/bench.sh $(ARGS)
+
+lock: ## write requirements.lock anew (ARGS=--upgrade: with the newest versions)
+	@bash scripts/lock.sh $(ARGS)
+
+clean: ## remove .venv, caches and build output; data stays
+	@rm -f .venv/.ready
+	@rm -rf .venv build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
