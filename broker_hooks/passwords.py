@@ -7,40 +7,17 @@ expired is told only after its password was right.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 import bcrypt
 
 from broker_hooks.directory import Directory, refusal
-from companion.core.errors import Invalid, Transient
+from broker_hooks.hashing import MAX_PASSWORD_BYTES, hash_cost
+from companion.core.errors import Transient
 from companion.core.model import Account, Allow, Connect, Decision, Deny, Reason
 from companion.metrics import Metrics
-
-MAX_PASSWORD_BYTES: Final = 72
-"""bcrypt reads no further; a longer password is refused rather than cut."""
-
-_HASH: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
-
-
-def hash_cost(password_hash: str) -> int | None:
-    """Return the cost of a bcrypt hash; None when it is none."""
-    match = _HASH.fullmatch(password_hash)
-    return int(match[1]) if match else None
-
-
-def hash_password(password: str, cost: int) -> str:
-    """Return the bcrypt hash of a new password; takes a noticeable time. Raises `Invalid` for what bcrypt cannot hold."""
-    try:
-        encoded = password.encode()
-    except UnicodeEncodeError:
-        encoded = b""
-    if not 1 <= len(encoded) <= MAX_PASSWORD_BYTES or b"\0" in encoded:
-        raise Invalid("password", "***", f"1 to {MAX_PASSWORD_BYTES} bytes of UTF-8 without NUL")
-    return bcrypt.hashpw(encoded, bcrypt.gensalt(cost)).decode()
 
 
 class Overloaded(Transient):

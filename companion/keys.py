@@ -6,10 +6,11 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from companion.core.errors import Invalid
+from companion.settings import Settings
 
 
 class Keyring:
@@ -34,6 +35,20 @@ class Keyring:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=32).digest()
+
+
+def hook_keys(settings: Settings) -> Sequence[str]:
+    """Return the configured hook keys, or the one made in the data folder."""
+    return _keys(settings, [key.get_secret_value() for key in settings.hooks_keys], "hook.key")
+
+
+def ops_keys(settings: Settings) -> Sequence[str]:
+    """Return the configured keys of the operations port, or the one made in the data folder."""
+    return _keys(settings, [key.get_secret_value() for key in settings.ops_keys], "ops.key")
+
+
+def _keys(settings: Settings, configured: Sequence[str], file_name: str) -> Sequence[str]:
+    return configured or [ensure_key(settings.data_dir / file_name)]
 
 
 def ensure_key(path: Path) -> str:

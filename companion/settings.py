@@ -8,6 +8,7 @@ that `COMPANION_CONFIG` names. The environment beats the file, the file beats th
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -33,6 +34,15 @@ Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Role(StrEnum):
+    """What a process does."""
+
+    HOOKS = "hooks"
+    PUBLISHER = "publisher"
+    MAINTENANCE = "maintenance"
+    ALL = "all"
 
 
 class Settings(BaseModel):

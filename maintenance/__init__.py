@@ -1,0 +1,1 @@
+"""Maintenance: work that keeps the stores small and in step."""
