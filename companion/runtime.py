@@ -1,0 +1,112 @@
+"""The lifecycle of a serving process: what a role needs is entered in order, and left in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from broker_hooks.service import running_hooks
+from companion.background import background
+from companion.core.errors import Invalid
+from companion.core.ports import Store
+from companion.keys import Keyring, hook_keys, ops_keys
+from companion.metrics import Metrics
+from companion.operations import Trouble, make_app, serving
+from companion.settings import Role, Settings
+from companion.stores.embedded import EmbeddedStore
+from maintenance.housekeeping import Housekeeping
+from publishers.changes_api import ChangesApi
+from publishers.service import make_router, running_publisher
+
+log = structlog.get_logger("companion.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process at work; ports are the bound ones, `hooks_port` is None without that role."""
+
+    ops_port: int
+    hooks_port: int | None
+    metrics: Metrics
+    store: Store
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, role: Role) -> AsyncIterator[Running]:
+    """Run the services of `role` until the block ends, then stop them gracefully.
+
+    First the operations port closes, so that nobody counts on us any more; then the hooks finish what they were asked; then the
+    publisher finishes what is in flight and saves its checkpoint; then the store closes. Raises `Invalid` for a port that is
+    taken, `CompanionError` when the store cannot be used.
+    """
+    metrics = Metrics()
+    troubles: dict[str, Trouble] = {}
+    hooks_port: int | None = None
+    changes: ChangesApi | None = None
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(EmbeddedStore.open(settings.data_dir))
+        if role in (Role.MAINTENANCE, Role.ALL):
+            housekeeping = Housekeeping(settings, store, metrics)
+            await stack.enter_async_context(background(housekeeping.run()))
+            troubles["maintenance"] = housekeeping.trouble
+        if role in (Role.PUBLISHER, Role.ALL):
+            publisher = await stack.enter_async_context(running_publisher(settings, store, metrics))
+            troubles["publisher"] = publisher.trouble
+            changes = ChangesApi(
+                inbox=store.inbox,
+                router=make_router(settings),
+                keyring=Keyring(ops_keys(settings)),
+                metrics=metrics,
+                max_body=settings.changes_max_body,
+                max_batch=settings.changes_max_batch,
+                taken=publisher.pipeline.wake,
+            )
+        if role in (Role.HOOKS, Role.ALL):
+            with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
+                hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, hook_keys(settings)))
+            troubles["hooks"] = hooks.trouble
+            hooks_port = hooks.port
+        app = make_app(metrics, troubles)
+        if changes is not None:
+            changes.add_routes(app)
+        with _port_taken("ops_port", settings.ops_host, settings.ops_port):
+            ops_port = await stack.enter_async_context(serving(app, settings))
+        log.info(
+            "started",
+            role=role.value,
+            ops_port=ops_port,
+            **_known(hooks_port=hooks_port),
+            data_dir=str(settings.data_dir),
+        )
+        yield Running(ops_port, hooks_port, metrics, store)
+        log.info("stopping")
+    log.info("stopped")
+
+
+async def serve(settings: Settings, role: Role) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, role):
+        await stop.wait()
+
+
+@contextlib.contextmanager
+def _port_taken(name: str, host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise Invalid(
+            name, f"{host}:{port}", f"an address and a port that are free here ({problem.strerror or problem})"
+        ) from None
+
+
+def _known(**fields: int | None) -> Mapping[str, int]:
+    return {name: value for name, value in fields.items() if value is not None}
