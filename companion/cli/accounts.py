@@ -1,0 +1,128 @@
+"""`companion accounts`: add, passwd, disable, enable, list, import."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker_hooks.hashing import hash_password
+from companion.cli.context import print_json, print_rows, read_password, settings, with_store
+from companion.cli.importing import check_username, parse_expiry, read_accounts
+from companion.core.errors import Invalid
+from companion.core.model import Account, Kind
+from companion.core.ports import Store
+
+app = typer.Typer(help="Accounts: who may connect with a user name and a password.", no_args_is_help=True)
+
+_PAGE = 1000
+
+Username = Annotated[str, typer.Argument(help="User name, as MQTT clients send it.", show_default=False)]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(help="File that holds the password (- is standard input); else you are asked.", show_default=False),
+]
+
+
+@app.command()
+def add(
+    username: Username,
+    kind: Annotated[Kind, typer.Option(help="What it stands for; rules can be given to a whole kind.")] = Kind.DEVICE,
+    principal: Annotated[
+        str, typer.Option(help="Whose topics it owns; the user name when not given.", show_default=False)
+    ] = "",
+    expires: Annotated[
+        str, typer.Option(help="End of the account, such as 2027-01-31T12:00:00Z.", show_default=False)
+    ] = "",
+    password_file: PasswordFile = None,
+) -> None:
+    """Add an account; its password comes from a prompt or a file, never from an argument."""
+    check_username(username, "username")
+    check_username(principal or username, "principal")
+    expires_at = parse_expiry(expires, "--expires")
+    password_hash = hash_password(read_password(password_file), settings().password_cost)
+    account = Account(username, kind, principal or username, password_hash, expires_at=expires_at)
+    with_store(lambda store: store.accounts.add([account]))
+    typer.echo(f"added {kind.value} {username}")
+
+
+@app.command()
+def passwd(username: Username, password_file: PasswordFile = None) -> None:
+    """Replace the password of an account."""
+    password_hash = hash_password(read_password(password_file), settings().password_cost)
+    _known(username, found=with_store(lambda store: store.accounts.set_password(username, password_hash)))
+    typer.echo(f"changed the password of {username}")
+
+
+@app.command()
+def disable(username: Username) -> None:
+    """Refuse an account from now on."""
+    _known(username, found=with_store(lambda store: store.accounts.set_disabled(username, disabled=True)))
+    typer.echo(f"disabled {username}")
+
+
+@app.command()
+def enable(username: Username) -> None:
+    """Admit a disabled account again."""
+    _known(username, found=with_store(lambda store: store.accounts.set_disabled(username, disabled=False)))
+    typer.echo(f"enabled {username}")
+
+
+@app.command("list")
+def list_accounts(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the accounts, without their hashes."""
+    accounts = with_store(_all)
+    if as_json:
+        print_json(
+            [
+                {
+                    "username": account.username,
+                    "kind": account.kind.value,
+                    "principal": account.principal,
+                    "disabled": account.disabled,
+                    "expires_at": account.expires_at,
+                }
+                for account in accounts
+            ]
+        )
+        return
+    rows = [
+        (
+            account.username,
+            account.kind.value,
+            account.principal,
+            "disabled" if account.disabled else "enabled",
+            datetime.fromtimestamp(account.expires_at, UTC).isoformat() if account.expires_at is not None else "never",
+        )
+        for account in accounts
+    ]
+    print_rows(f"{len(rows)} accounts", ("username", "kind", "principal", "state", "expires"), rows)
+
+
+@app.command("import")
+def import_accounts(
+    file: Annotated[
+        Path, typer.Argument(help="CSV with a header, or JSON (a list, or one object a line).", show_default=False)
+    ],
+) -> None:
+    """Import accounts with bcrypt hashes, all or none. Columns: username (or user_id), password_hash, kind, principal,
+    disabled, expires_at."""  # noqa: D205, D209 - typer shows the whole text
+    accounts = read_accounts(file, settings().password_max_cost)
+    with_store(lambda store: store.accounts.add(accounts))
+    typer.echo(f"imported {len(accounts)} accounts")
+
+
+def _known(username: str, *, found: bool) -> None:
+    if not found:
+        raise Invalid("username", username, "an account that exists (companion accounts list)")
+
+
+async def _all(store: Store) -> list[Account]:
+    accounts: list[Account] = []
+    while page := await store.accounts.list(after=accounts[-1].username if accounts else "", limit=_PAGE):
+        accounts += page
+    return accounts
