@@ -9,15 +9,46 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from companion.core.model import Allow, ChangeOp, Decision, Reason
+from companion.core.model import ChangeOp, Decision, Reason
 
 Hook = Literal["auth", "authz"]
-HOOKS: Final[tuple[Hook, ...]] = ("auth", "authz")
 CACHES: Final = ("account", "policy", "session", "token")
+
+ALLOWING: Final = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.RULE, Reason.OWN_TOPIC})
+"""The reasons of an `Allow`; all others belong to a `Deny`."""
+
+_EITHER: Final = frozenset(
+    {
+        Reason.MALFORMED,
+        Reason.TOO_LARGE,
+        Reason.UNKNOWN_ENDPOINT,
+        Reason.ACCOUNT_DISABLED,
+        Reason.ACCOUNT_EXPIRED,
+        Reason.TOKEN_EXPIRED,
+        Reason.DEADLINE,
+        Reason.STORE_AWAY,
+        Reason.INTERNAL,
+    }
+)
+_ONLY_AUTHZ: Final = frozenset(
+    {
+        Reason.RULE,
+        Reason.OWN_TOPIC,
+        Reason.NOT_CONNECTED,
+        Reason.INVALID_TOPIC,
+        Reason.DENIED_BY_RULE,
+        Reason.NO_RULE,
+    }
+)
+REASONS: Final[dict[Hook, frozenset[Reason]]] = {
+    "auth": frozenset(Reason) - _ONLY_AUTHZ,
+    "authz": _ONLY_AUTHZ | _EITHER,
+}
+"""Which reasons a hook can give; a new one stands for authentication until it is listed here."""
 
 _HOOK_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _ACK_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -28,6 +59,8 @@ class Metrics:
     """The metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
+        # One more series for each counter would tell only when this process began, which `process_start_time_seconds` does.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -107,13 +140,11 @@ class Metrics:
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
-            (hook, verdict, reason): self.decisions.labels(hook, verdict, reason.value)
-            for hook in HOOKS
-            for verdict in ("allow", "deny")
-            for reason in Reason
-            if (reason in ALLOWING) == (verdict == "allow")
+            (hook, reason): self.decisions.labels(hook, "allow" if reason in ALLOWING else "deny", reason.value)
+            for hook, reasons in REASONS.items()
+            for reason in reasons
         }
-        self.seconds_of = {hook: self.hook_seconds.labels(hook).observe for hook in HOOKS}
+        self.seconds_of = {hook: self.hook_seconds.labels(hook).observe for hook in REASONS}
         self.hits = {cache: self.cache_lookups.labels(cache, "hit").inc for cache in CACHES}
         self.misses = {cache: self.cache_lookups.labels(cache, "miss").inc for cache in CACHES}
         for outcome in ("accepted", "duplicate", "rejected"):
@@ -123,13 +154,8 @@ class Metrics:
 
     def decided(self, hook: Hook, decision: Decision) -> None:
         """Count one decision."""
-        verdict = "allow" if isinstance(decision, Allow) else "deny"
-        self._decided[hook, verdict, decision.reason].inc()
+        self._decided[hook, decision.reason].inc()
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-ALLOWING: Final = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.RULE, Reason.OWN_TOPIC})
-"""The reasons of an `Allow`; all others belong to a `Deny`."""
