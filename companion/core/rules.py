@@ -81,6 +81,14 @@ def check_rule(rule: Rule) -> Template:
         raise Invalid("qos", sorted(rule.qos), "one or more of 0, 1, 2")
     if split_share(rule.filter)[0] is not None:
         raise Invalid("filter", rule.filter, "the filter itself: a rule also holds for its shared subscriptions")
+    if rule.filter.startswith("eq "):
+        raise Invalid(
+            "filter", rule.filter, "no `eq ` as in EMQX's own rules: a rule's filter always means what it matches"
+        )
     template = Template.parse(rule.filter, opener="${", allowed=PLACEHOLDERS, field="filter")
+    start = template.literals[0]
+    if template.names and start[:1] == "$" and "/" not in start:
+        # Without a value a deny rule widens to `+`, which would not reach the `$` topics that it was meant for.
+        raise Invalid("filter", rule.filter, "no placeholder in a first level that begins with $")
     check_filter(re.sub(r"\$\{\w+\}", "x", rule.filter), "filter")
     return template

@@ -49,6 +49,9 @@ class Template:
             literals.append(literal)
             if "{" in literal or "}" in literal:
                 raise Invalid(field, source, f"braces only in placeholders such as {opener}{min(allowed)}}}")
+            if names and found and "/" not in literal:
+                # (a, b-c) and (a-b, c) would make the same level of `{one}-{other}`, and one could take the topics of the other.
+                raise Invalid(field, source, "at most one placeholder in a level")
             if not found:
                 return cls(source, tuple(literals), tuple(names))
             name, closed, rest = after.partition("}")

@@ -48,11 +48,12 @@ def check_filter(topic_filter: str, field: str = "filter") -> Levels:
 def split_share(topic_filter: str, field: str = "filter") -> tuple[str | None, str]:
     """Split a shared subscription `$share/{group}/{filter}` (MQTT 5 §4.8.2) into (group, filter).
 
-    A filter that is not shared comes back as (None, filter). Raises `Invalid` for a group that is empty or holds a wildcard,
-    and for a missing filter; the filter itself is not checked here.
+    A filter that is not shared comes back as (None, filter). Raises `Invalid` for text that MQTT cannot carry, for a group that is
+    empty or holds a wildcard, and for a missing filter; the filter itself is not checked here.
     """
     if topic_filter != "$share" and not topic_filter.startswith(SHARE_PREFIX):
         return None, topic_filter
+    _check_string(topic_filter, field)
     group, slash, rest = topic_filter[len(SHARE_PREFIX) :].partition("/")
     if not group or not slash or not rest or "+" in group or "#" in group:
         raise Invalid(field, topic_filter, "a shared subscription is $share/{group}/{filter}, the group without + # /")

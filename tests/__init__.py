@@ -1,0 +1,1 @@
+"""The test suite: unit and property tests, contracts of the ports, real brokers and faults."""

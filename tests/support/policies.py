@@ -1,0 +1,92 @@
+"""Rule sets and requests over a small universe of topics, and the right decision on each by brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations, product
+
+from hypothesis import strategies as st
+
+from companion.core.model import Access, Action, Allow, Decision, Deny, Reason
+from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction
+from companion.core.topics import check_filter
+from tests.support import oracle
+
+SMALL = oracle.Universe(("a", "b", "", "$x"), depth=3)
+"""All 185 filters of up to three levels over two names, the empty level and a `$` level."""
+
+QOS_SETS = tuple(frozenset(some) for size in (1, 2, 3) for some in combinations(range(3), size))
+
+RULES = tuple(
+    Rule(EVERYONE, effect, action, "/".join(levels), qos=qos, retain=retain)
+    for levels, retain, action, qos, effect in product(
+        SMALL.filters, (None, None, True, False), RuleAction, (*[ANY_QOS] * 4, *QOS_SETS), Effect
+    )
+)
+WIDE = tuple(
+    Rule(EVERYONE, Effect.ALLOW, action, "/".join(levels))
+    for levels, action in product((levels for levels in SMALL.filters if levels[-1] == "#"), RuleAction)
+)
+
+
+def rule_sets() -> st.SearchStrategy[list[Rule]]:
+    """Return up to six rules over the small universe, each with its id; wide allow rules are frequent, or little were allowed."""
+    some = st.lists(st.one_of(st.sampled_from(RULES), st.sampled_from(WIDE)), min_size=1, max_size=6)
+    return some.map(lambda rules: [replace(rule, id=f"r{index}") for index, rule in enumerate(rules)])
+
+
+NAMES = tuple("/".join(topic) for topic in SMALL.topics if topic != oracle.EMPTY_NAME)
+QOS = st.sampled_from((None, 0, 1, 2))
+PUBLISHES = st.builds(
+    Access, st.just(Action.PUBLISH), st.sampled_from(NAMES), qos=QOS, retain=st.sampled_from((None, True, False))
+)
+SUBSCRIPTIONS = st.builds(Access, st.just(Action.SUBSCRIBE), st.sampled_from(SMALL.filters).map("/".join), qos=QOS)
+
+
+Expected = tuple[type[Decision], Reason, set[str]]
+"""The kind and the reason of the right decision, and the ids of the rules that may be named for it."""
+
+
+def completions(access: Access) -> Iterator[tuple[int, bool]]:
+    """Yield every (QoS, retain) that the request may have, given what the broker told of it."""
+    return product(
+        range(3) if access.qos is None else (access.qos,), (True, False) if access.retain is None else (access.retain,)
+    )
+
+
+def speaks_of(rule: Rule, access: Access) -> bool:
+    """Tell whether the rule's limits admit the request: a deny if any completion is met, an allow only if all are."""
+    met = [
+        qos in rule.qos and (access.action is Action.SUBSCRIBE or rule.retain is None or rule.retain is retain)
+        for qos, retain in completions(access)
+    ]
+    named = rule.action in {"all", str(access.action)}
+    return named and (any(met) if rule.effect is Effect.DENY else all(met))
+
+
+def expected_publish(rules: Sequence[Rule], access: Access) -> Expected:
+    """Return the right decision on a publish, from the rules one by one."""
+    topic = tuple(access.topic.split("/"))
+    hits = [one for one in rules if speaks_of(one, access) and oracle.matches(check_filter(one.filter), topic)]
+    return _answer(
+        [one.id for one in hits if one.effect is Effect.DENY], [one.id for one in hits if one.effect is Effect.ALLOW]
+    )
+
+
+def expected_subscribe(rules: Sequence[Rule], access: Access) -> Expected:
+    """Return the right decision on a subscription of the small universe, from the topics that it would receive."""
+    received = set(SMALL.matched(check_filter(access.topic)))
+    asked = [(one, set(SMALL.matched(check_filter(one.filter)))) for one in rules if speaks_of(one, access)]
+    return _answer(
+        [one.id for one, topics in asked if one.effect is Effect.DENY and received & topics],
+        [one.id for one, topics in asked if one.effect is Effect.ALLOW and received <= topics],
+    )
+
+
+def _answer(denying: Sequence[str], allowing: Sequence[str]) -> Expected:
+    if denying:
+        return Deny, Reason.DENIED_BY_RULE, set(denying)
+    if allowing:
+        return Allow, Reason.RULE, set(allowing)
+    return Deny, Reason.NO_RULE, {""}
