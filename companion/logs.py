@@ -35,7 +35,15 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     render: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
         if json_lines
-        else [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
+        else [
+            _printable,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                sort_keys=False,
+                # The default shows local variables, and one of them is a password.
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
+        ]
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(

@@ -198,8 +198,6 @@ def test_parse_takes_apart_or_refuses(source: str) -> None:
         "${USERNAME}",
         "${ username}",
         "${user${name}}",
-        "${username}${clientid}",
-        "a/${username}-${clientid}/b",
         "{username}",
         "username}",
         "${username}}",
@@ -222,3 +220,10 @@ def test_another_opener() -> None:
     assert template.render({"owner": "a+b", "id": "$7"}) == "db/a%2Bb/x$%247"
     with pytest.raises(Invalid, match=r"topics\.owner: .*\{id\}, \{owner\}"):
         Template.parse("db/{group}", opener="{", allowed=frozenset({"owner", "id"}), field="topics.owner")
+
+
+@pytest.mark.parametrize("source", ["${username}${clientid}", "a/${username}-${clientid}/b"])
+def test_two_placeholders_do_not_share_a_level(source: str) -> None:
+    """(`a`, `b-c`) and (`a-b`, `c`) would make one level of `${username}-${clientid}`."""
+    with pytest.raises(Invalid, match="at most one placeholder in a level"):
+        Template.parse(source, opener="${", allowed=NAMES, field="filter")
