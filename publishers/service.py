@@ -1,0 +1,127 @@
+"""The publisher, wired: what it needs comes in once, here."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+
+from companion.background import background
+from companion.core.errors import CompanionError, Invalid
+from companion.core.ports import Store
+from companion.core.routing import Router
+from companion.metrics import Metrics
+from companion.settings import Settings
+from publishers.delivery import Delivery
+from publishers.mqtt_config import MqttConfig
+from publishers.mqtt_delivery import MqttDelivery
+from publishers.pipeline import Pipeline
+from publishers.rendering import Renderer
+
+log = structlog.get_logger("publishers.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """A running publisher."""
+
+    store: Store
+    delivery: Delivery
+    pipeline: Pipeline
+
+    async def trouble(self) -> str | None:
+        """Return what keeps changes from being published, or None."""
+        try:
+            await self.store.ping()
+        except CompanionError as problem:
+            return str(problem)
+        return self.delivery.trouble
+
+
+def make_router(settings: Settings) -> Router:
+    """Return the router of the configured topic templates."""
+    return Router(settings.publisher_topics, settings.publisher_max_topics)
+
+
+@contextlib.asynccontextmanager
+async def running_publisher(settings: Settings, store: Store, metrics: Metrics) -> AsyncIterator[Publisher]:
+    """Publish until the block ends; then finish what is in flight within the shutdown deadline and save the checkpoint."""
+    renderer = Renderer(make_router(settings), settings.publisher_qos, settings.publisher_expiry)
+    async with MqttDelivery(_mqtt(settings), _Observer(metrics)) as delivery:
+        metrics.messages_in_flight.set_function(lambda: delivery.in_flight)
+        pipeline = Pipeline(
+            inbox=store.inbox,
+            checkpoints=store.checkpoints,
+            delivery=delivery,
+            renderer=renderer,
+            metrics=metrics,
+            limit=settings.publisher_changes,
+            attempts=settings.publisher_attempts,
+        )
+        async with background(pipeline.run(), finish=functools.partial(pipeline.finish, settings.shutdown_deadline)):
+            yield Publisher(store, delivery, pipeline)
+
+
+def _mqtt(settings: Settings) -> MqttConfig:
+    password = settings.mqtt_password.get_secret_value()
+    return MqttConfig(
+        host=settings.mqtt_host,
+        port=settings.mqtt_port,
+        # Two publishers with one client id would throw each other out for ever.
+        client_id=f"{settings.mqtt_client_id}-{secrets.token_hex(4)}",
+        username=settings.mqtt_username or None,
+        password=password or None,
+        tls=_tls(settings) if settings.mqtt_tls else None,
+        protocol=settings.mqtt_protocol,
+        window=settings.publisher_window,
+    )
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=settings.mqtt_ca_file)
+    except OSError as problem:
+        raise Invalid("mqtt_ca_file", str(settings.mqtt_ca_file), f"a file of PEM certificates ({problem})") from None
+
+
+class _Observer:
+    """Turns what the delivery tells into metrics and log lines."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._acknowledged = metrics.messages_acknowledged.inc
+        self._seconds = metrics.ack_seconds.observe
+        self._last_reason = ""
+
+    def connected(self) -> None:
+        """Count a connection."""
+        self._metrics.broker_connected.set(1)
+        self._metrics.broker_connects.inc()
+        self._last_reason = ""
+        log.info("connected to the broker")
+
+    def connect_failed(self, reason: str) -> None:
+        """Log a failed attempt, once per reason: the attempts go on for as long as the broker is away."""
+        if reason != self._last_reason:
+            self._last_reason = reason
+            log.warning("no connection to the broker", reason=reason)
+
+    def disconnected(self, reason: str) -> None:
+        """Note a lost connection."""
+        self._metrics.broker_connected.set(0)
+        log.warning("disconnected from the broker", reason=reason)
+
+    def acknowledged(self, seconds: float) -> None:
+        """Count an acknowledgement."""
+        self._acknowledged()
+        self._seconds(seconds)
+
+    def refused(self, reason_code: int) -> None:
+        """Count a refusal."""
+        del reason_code  # the log line of the pipeline names it; as a label it would be an open set
+        self._metrics.messages_refused.inc()
