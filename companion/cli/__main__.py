@@ -1,0 +1,5 @@
+"""`python -m companion.cli` is the command `companion`."""
+
+from companion.cli import main
+
+main()
