@@ -3,9 +3,11 @@
 ARGS :=
 PYTEST_ARGS :=
 PYTHON :=
+SEED := 1
+CHANGES := 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test chaos lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +22,10 @@ demo: ## start everything on this machine and show it working
 test: ## run every check: format, lint, types, layers, tests, coverage
 	@bash scripts/setup.sh test $(PYTHON)
 	@bash scripts/test.sh $(PYTEST_ARGS)
+
+chaos: ## random faults against real processes, drawn from SEED, over CHANGES changes
+	@bash scripts/setup.sh test $(PYTHON)
+	@.venv/bin/python -m tests.faults.chaos --seed $(SEED) --changes $(CHANGES)
 
 lint: ## run the checks that need no tests: format, lint, types, layers
 	@bash scripts/setup.sh dev $(PYTHON)

@@ -16,17 +16,19 @@ import structlog
 from aiohttp import hdrs, web
 
 from broker_hooks import wire
+from broker_hooks.answers import HEADERS, Answers
+from broker_hooks.deadline import within
 from broker_hooks.recorder import Recorder
 from companion.core.errors import CompanionError, Permanent, Transient
 from companion.core.model import Access, Connect, Decision, Deny, Reason
 from companion.keys import Keyring
+from companion.logs import told
 from companion.metrics import Hook, Metrics
 
 log = structlog.get_logger("broker_hooks.app")
 
 _PATHS: Final[dict[str, Hook]] = {"/mqtt/auth": "auth", "/mqtt/authz": "authz"}
 _METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_POST})
-_HEADERS: Final = {hdrs.CONTENT_TYPE: "application/json"}
 _UNAUTHORIZED: Final = b'{"error":"a valid hook key is needed: Authorization: Bearer ..."}'
 _DRAINED: Final = 16 * 1024 * 1024
 _DECIDED_LATE: Final = Deny(Reason.DEADLINE)
@@ -58,22 +60,23 @@ class HooksHandler:
         self._authorize = authorize
         self._max_body = max_body
         self._deadline = deadline
+        self._answers = Answers()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
             return self._refuse_caller(request)
         started = time.perf_counter()
-        hook = _PATHS.get(request.path)
+        # As it was sent, it is mostly one of ours; only another one is worth decoding.
+        hook = _PATHS.get(request.raw_path) or _PATHS.get(request.path)
         if hook is None or request.method not in _METHODS:
             await _drain(request, self._deadline)
             detail = "no such hook: the paths are /mqtt/auth and /mqtt/authz, the methods POST and GET"
             self._recorder.record(hook or "auth", Deny(Reason.UNKNOWN_ENDPOINT, detail=detail), None)
-            return web.Response(body=wire.DENY, headers=_HEADERS)
+            return web.Response(body=wire.DENY, headers=HEADERS)
         asked: list[Connect | Access] = []
         try:
-            async with asyncio.timeout(self._deadline):
-                decision = await self._decide(hook, request, asked)
+            decision = await within(self._deadline, self._decide(hook, request, asked))
         except TimeoutError:
             decision = _DECIDED_LATE
         except _TooLarge:
@@ -85,11 +88,11 @@ class HooksHandler:
             decision = Deny(Reason.STORE_AWAY, detail=str(problem))
         except Exception as problem:  # noqa: BLE001 - the one place where whatever went wrong becomes a denial
             # The kind and the place only: the message could repeat what was sent.
-            log.error("hook failed", hook=hook, problem=type(problem).__name__, at=_place(problem))
+            log.error("hook failed", hook=hook, problem=told(problem))
             decision = Deny(Reason.INTERNAL, detail=type(problem).__name__)
         self._recorder.record(hook, decision, asked[0] if asked else None)
         self._seconds[hook](time.perf_counter() - started)
-        return web.Response(body=wire.encode(decision), headers=_HEADERS)
+        return self._answers.to(request, wire.encode(decision))
 
     async def _decide(self, hook: Hook, request: web.BaseRequest, asked: list[Connect | Access]) -> Decision:
         fields = await self._fields(request)
@@ -106,18 +109,26 @@ class HooksHandler:
             if len(request.rel_url.raw_query_string) > self._max_body:
                 raise _TooLarge
             return wire.decode_query(request.rel_url.raw_query_string)
-        if (request.content_length or 0) > self._max_body:
+        return wire.decode(await self._body(request), request.headers.get(hdrs.CONTENT_TYPE, ""))
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        content = request.content
+        if not content.is_eof() and (request.content_length or 0) > self._max_body:
             raise _TooLarge
-        body = await request.content.readany()
-        while chunk := await request.content.readany():
-            body += chunk
-            if len(body) > self._max_body:
-                raise _TooLarge
-        return wire.decode(body, request.headers.get(hdrs.CONTENT_TYPE, ""))
+        try:
+            # Mostly the whole body came together with the head.
+            body = content.read_nowait()
+            while not content.at_eof() and len(body) <= self._max_body:
+                body += await content.readany()
+        except ConnectionError:
+            raise wire.Malformed("the connection ended before the body did") from None
+        if len(body) > self._max_body:
+            raise _TooLarge
+        return body
 
     def _refuse_caller(self, request: web.BaseRequest) -> web.Response:
         self._unauthorized()
-        response = web.Response(status=401, body=_UNAUTHORIZED, headers={**_HEADERS, hdrs.WWW_AUTHENTICATE: "Bearer"})
+        response = web.Response(status=401, body=_UNAUTHORIZED, headers={**HEADERS, hdrs.WWW_AUTHENTICATE: "Bearer"})
         if request.can_read_body:
             response.force_close()
         return response
@@ -132,10 +143,3 @@ async def _drain(request: web.BaseRequest, seconds: float) -> None:
                 drained += len(chunk)
     except (TimeoutError, web.HTTPException, ConnectionError):
         return
-
-
-def _place(problem: BaseException) -> str:
-    trace = problem.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""

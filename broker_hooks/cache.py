@@ -28,8 +28,8 @@ class Cache(Generic[K, V]):
         self._entries = entries
         self._seconds = seconds
         self._clock = clock
-        self._hit = metrics.hits[name]
-        self._miss = metrics.misses[name]
+        self._hits = metrics.hits[name]
+        self._misses = metrics.misses[name]
         self.epoch = 0
         metrics.cache_entries.labels(name).set_function(lambda: len(self._values))
 
@@ -38,10 +38,10 @@ class Cache(Generic[K, V]):
         entry = self._values.get(key)
         if entry is not None:
             if entry[0] > self._clock():
-                self._hit()
+                self._hits.count += 1
                 return entry[1]
             del self._values[key]
-        self._miss()
+        self._misses.count += 1
         return None
 
     def put(self, key: K, value: V, epoch: int) -> None:

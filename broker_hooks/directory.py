@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import structlog
 
 from broker_hooks.cache import Cache
 from companion.core.errors import CompanionError
-from companion.core.model import Access, Account, Decision, Deny, Reason, Session
+from companion.core.model import Access, Account, Decision, Deny, Kind, Reason, Session
 from companion.core.policy import OWN_TOPICS, Policy
 from companion.core.ports import Store
 from companion.core.rules import EVERYONE, SESSION_KIND, subject_of_account, subject_of_kind
@@ -22,6 +23,9 @@ log = structlog.get_logger("broker_hooks.directory")
 
 _NOT_CONNECTED: Final = Deny(Reason.NOT_CONNECTED)
 _TOKEN_EXPIRED: Final = Deny(Reason.TOKEN_EXPIRED)
+_ACCOUNT_EXPIRED: Final = Deny(Reason.ACCOUNT_EXPIRED)
+_NOBODY: Final = Account("", Kind.USER, "", "")
+"""Stands in the cache for a principal that has no account."""
 
 
 def refusal(account: Account, now: float) -> Deny | None:
@@ -29,7 +33,7 @@ def refusal(account: Account, now: float) -> Deny | None:
     if account.disabled:
         return Deny(Reason.ACCOUNT_DISABLED)
     if account.expires_at is not None and account.expires_at <= now:
-        return Deny(Reason.ACCOUNT_EXPIRED)
+        return _ACCOUNT_EXPIRED
     return None
 
 
@@ -58,12 +62,24 @@ class Directory:
     async def account(self, username: str) -> Account | None:
         """Return the account, from the cache or the store. Accounts that do not exist are asked for each time."""
         account = self._accounts.get(username)
-        if account is None:
+        if account is None or account is _NOBODY:
             epoch = self._accounts.epoch
             account = await self._store.accounts.get(username)
             if account is not None:
                 self._accounts.put(username, account, epoch)
         return account
+
+    async def principal_account(self, username: str) -> Account | None:
+        """Return the account that bears the name of a platform principal, which then decides too. Most have none.
+
+        That is cached as well: the name stands in a verified token, so nobody fills the cache with invented ones.
+        """
+        account = self._accounts.get(username)
+        if account is None:
+            epoch = self._accounts.epoch
+            account = await self._store.accounts.get(username) or _NOBODY
+            self._accounts.put(username, account, epoch)
+        return None if account is _NOBODY else account
 
     async def start_session(self, session: Session) -> None:
         """Remember a token's session durably, so that any process can authorize it; a repetition costs a look-up."""
@@ -84,7 +100,8 @@ class Directory:
         """Judge a publish or subscribe by the policy of whoever is connected with this user name and client id."""
         key = (access.username, access.client_id)
         connected = self._connected.get(key)
-        if connected is None:
+        # One that has expired is looked up again: another process may have taken a newer token since.
+        if connected is None or connected.expires_at <= self._now():
             epoch = self._connected.epoch
             found = await self._load(*key)
             if isinstance(found, Deny):
@@ -104,16 +121,18 @@ class Directory:
             return refused
         session = await self._store.sessions.get(username, client_id)
         values = {"username": username, "clientid": client_id}
+        ends = [(float(account.expires_at), _ACCOUNT_EXPIRED)] if account and account.expires_at is not None else []
         if session is not None:
             values |= {"principal": session.principal, "session": session.session}
-            kind, expires_at, ended = SESSION_KIND, float(session.expires_at), _TOKEN_EXPIRED
+            kind = SESSION_KIND
+            ends.append((float(session.expires_at), _TOKEN_EXPIRED))
         elif account is not None:
             values["principal"] = account.principal
-            kind, expires_at = account.kind.value, float("inf") if account.expires_at is None else account.expires_at
-            ended = Deny(Reason.ACCOUNT_EXPIRED)
+            kind = account.kind.value
         else:
             return _NOT_CONNECTED
         rules = await self._store.rules.of((EVERYONE, subject_of_kind(kind), subject_of_account(username)))
+        expires_at, ended = min(ends, key=itemgetter(0), default=(float("inf"), _ACCOUNT_EXPIRED))
         return _Connected(Policy((*rules, *OWN_TOPICS), values), expires_at, ended)
 
     async def follow(self, every: float) -> None:

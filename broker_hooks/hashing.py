@@ -12,7 +12,7 @@ from companion.core.errors import Invalid
 MAX_PASSWORD_BYTES: Final = 72
 """bcrypt reads no further; a longer password is refused rather than cut."""
 
-_HASH: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_HASH: Final = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 
 
 def hash_cost(password_hash: str) -> int | None:

@@ -24,7 +24,7 @@ from companion.core.model import Allow, Connect, Decision, Deny, Reason, Session
 from companion.metrics import Metrics
 
 _PRINCIPAL_CLAIMS: Final = ("uid", "aid", "cid")
-_SEGMENTS: Final = 3
+_DOTS: Final = 2
 _LATEST: Final = 253_402_300_799  # the last second of the year 9999; EMQX refuses milliseconds
 
 
@@ -75,7 +75,7 @@ class TokenCredential:
         session, colon, rest = connect.client_id.partition(":")
         if session != claims.session or not colon or not rest:
             return Deny(Reason.WRONG_CLIENT_ID, detail="the client id is not {session}:{random}")
-        account = await self._directory.account(connect.username)
+        account = await self._directory.principal_account(connect.username)
         refused = refusal(account, now) if account else None
         if refused:
             return refused
@@ -84,6 +84,8 @@ class TokenCredential:
         await self._directory.start_session(
             Session(connect.username, connect.client_id, claims.principal, claims.session, expires_at)
         )
+        if account is not None and account.expires_at is not None:
+            expires_at = min(expires_at, account.expires_at)
         return Allow(Reason.TOKEN, expires_at=expires_at)
 
     def _claims(self, token: str) -> Claims | Deny:
@@ -142,11 +144,11 @@ def _checked(claims: dict[str, Any]) -> Claims | Deny:
 
 def _looks_like_token(password: str) -> bool:
     """Tell a token from a password by its form: three segments, the first of which decodes to a JSON object with `alg`."""
-    head, *rest = password.split(".", _SEGMENTS)
-    if len(rest) != _SEGMENTS - 1 or not password.isascii():
+    if password.count(".") != _DOTS or not password.isascii():
         return False
-    if head.startswith("eyJ"):
+    if password.startswith("eyJ"):
         return True
+    head = password.partition(".")[0]
     try:
         header = json.loads(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     except (binascii.Error, ValueError, RecursionError):

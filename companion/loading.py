@@ -94,9 +94,8 @@ def _from_file(path: Path) -> dict[str, _Found]:
         )
         for name, entry in entries:
             if not _take(found, name, entry, str(path)):
-                raise Invalid(
-                    name, "***" if "secret" in name or "key" in name else entry, f"a known setting (in {path})"
-                )
+                # The value stays unsaid: under a name with a slip of the pen there may be a password.
+                raise Invalid(name, "this key", f"use one of the settings (in {path})")
     return found
 
 
@@ -119,7 +118,7 @@ def _take(found: dict[str, _Found], name: str, value: object, origin: str) -> bo
 def _secret_file(name: str, path: str) -> str:
     try:
         return Path(path).read_text().strip("\r\n")
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, ValueError) as problem:
         raise Invalid(name, path, f"a file that can be read ({problem})") from None
 
 

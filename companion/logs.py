@@ -6,16 +6,19 @@ what is logged is named field by field where it happens.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from typing import Literal
+from pathlib import PurePath
+from traceback import walk_tb
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["auto", "console", "json"]
 
-# amqtt and gmqtt narrate every packet at INFO; gmqtt repeats at WARNING what our delivery already says in its own words.
+# Each narrates every packet below this level.
 _QUIET = {
     "amqtt": logging.ERROR,
     "transitions": logging.ERROR,
@@ -32,19 +35,11 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
-        if json_lines
-        else [
-            _printable,
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                sort_keys=False,
-                # The default shows local variables, and one of them is a password.
-                exception_formatter=structlog.dev.plain_traceback,
-            ),
-        ]
-    )
+    render: list[Processor] = [_without_text]
+    if json_lines:
+        render.append(structlog.processors.JSONRenderer(serializer=_one_line))
+    else:
+        render += [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, *render],
@@ -66,9 +61,45 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         logging.getLogger(name).setLevel(max(number, quiet))
 
 
+def told(problem: BaseException) -> str:
+    """Return the kind of an exception and where it came from, innermost first: its text and its variables may repeat a secret."""
+    places = [f"{PurePath(frame.f_code.co_filename).name}:{line}" for frame, line in walk_tb(problem.__traceback__)]
+    return " < ".join([type(problem).__name__, *reversed(places)])
+
+
+def _without_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put `told` in the place of a traceback."""
+    info = event.pop("exc_info", None)
+    problem = (
+        info
+        if isinstance(info, BaseException)
+        else info[1]
+        if isinstance(info, tuple)
+        else sys.exception()
+        if info
+        else None
+    )
+    if problem is not None:
+        event["raised"] = told(problem)
+    return event
+
+
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what a client id or a topic could do to a terminal or to the line structure; JSON escapes it anyway."""
+    """Escape what a client id or a topic could do to a terminal or to the line structure."""
     return {
-        key: ascii(value)[1:-1] if isinstance(value, str) and not value.isprintable() and key != "exception" else value
+        key: ascii(value)[1:-1] if isinstance(value, str) and not value.isprintable() else value
         for key, value in event.items()
     }
+
+
+def _one_line(event: EventDict, **options: Any) -> str:  # noqa: ANN401 - what the renderer hands on to `json.dumps`
+    """Return JSON that no terminal and no reader of lines understands as more than text."""
+    text = json.dumps(event, ensure_ascii=False, **options)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    # DEL is ASCII, which json leaves as it is.
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

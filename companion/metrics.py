@@ -14,6 +14,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from companion.core.model import ChangeOp, Decision, Reason
+from companion.tallies import SpreadHistogram, TallyCounter
 
 Hook = Literal["auth", "authz"]
 CACHES: Final = ("account", "policy", "session", "token")
@@ -69,20 +70,20 @@ class Metrics:
         ).set(1)
 
         # Hooks. "unauthorized" counts callers without a valid hook key; they get no decision.
-        self.decisions = Counter(
-            "companion_hook_decisions", "Decisions of the hooks.", ["hook", "verdict", "reason"], registry=registry
+        decisions = TallyCounter(
+            "companion_hook_decisions", "Decisions of the hooks.", ["hook", "verdict", "reason"], registry
         )
         self.unauthorized = Counter(
             "companion_http_unauthorized", "HTTP requests without a valid key.", ["port"], registry=registry
         )
-        self.hook_seconds = Histogram(
-            "companion_hook_seconds", "Time from request to answer.", ["hook"], buckets=_HOOK_SECONDS, registry=registry
+        hook_seconds = SpreadHistogram(
+            "companion_hook_seconds", "Time from request to answer.", ["hook"], _HOOK_SECONDS, registry
         )
         self.password_checks = Gauge(
             "companion_password_checks", "Password checks running or waiting for a thread.", registry=registry
         )
-        self.cache_lookups = Counter(
-            "companion_cache_lookups", "Look-ups in the caches of the hooks.", ["cache", "outcome"], registry=registry
+        cache_lookups = TallyCounter(
+            "companion_cache_lookups", "Look-ups in the caches of the hooks.", ["cache", "outcome"], registry
         )
         self.cache_entries = Gauge(
             "companion_cache_entries", "Entries in the caches of the hooks.", ["cache"], registry=registry
@@ -140,13 +141,13 @@ class Metrics:
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
-            (hook, reason): self.decisions.labels(hook, "allow" if reason in ALLOWING else "deny", reason.value)
+            (hook, reason): decisions.series(hook, "allow" if reason in ALLOWING else "deny", reason.value)
             for hook, reasons in REASONS.items()
-            for reason in reasons
+            for reason in sorted(reasons)
         }
-        self.seconds_of = {hook: self.hook_seconds.labels(hook).observe for hook in REASONS}
-        self.hits = {cache: self.cache_lookups.labels(cache, "hit").inc for cache in CACHES}
-        self.misses = {cache: self.cache_lookups.labels(cache, "miss").inc for cache in CACHES}
+        self.seconds_of = {hook: hook_seconds.series(hook).observe for hook in REASONS}
+        self.hits = {cache: cache_lookups.series(cache, "hit") for cache in CACHES}
+        self.misses = {cache: cache_lookups.series(cache, "miss") for cache in CACHES}
         for outcome in ("accepted", "duplicate", "rejected"):
             self.changes_taken.labels(outcome)
         for op in ChangeOp:
@@ -154,7 +155,7 @@ class Metrics:
 
     def decided(self, hook: Hook, decision: Decision) -> None:
         """Count one decision."""
-        self._decided[hook, decision.reason].inc()
+        self._decided[hook, decision.reason].count += 1
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -34,6 +34,7 @@ Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[float, Field(gt=0, le=36_500)]
 
 
 class Role(StrEnum):
@@ -142,10 +143,8 @@ class Settings(BaseModel):
     )
     publisher_max_topics: Annotated[int, Field(ge=1, le=100_000)] = Field(2048, description="Most topics of one change")
 
-    retention_changes: Annotated[float, Field(gt=0)] = Field(
-        7, description="Days that published changes, and so their event ids, are kept"
-    )
-    retention_audits: Annotated[float, Field(gt=0)] = Field(90, description="Days that audit records are kept")
+    retention_changes: Days = Field(7, description="Days that published changes, and so their event ids, are kept")
+    retention_audits: Days = Field(90, description="Days that audit records are kept")
     retention_audits_count: Annotated[int, Field(ge=1000)] = Field(
         1_000_000, description="Most audit records that are kept"
     )
@@ -180,6 +179,14 @@ class Settings(BaseModel):
         if self.password_deadline >= self.hooks_deadline:
             raise ValueError(
                 f"password_deadline: less than hooks_deadline ({self.hooks_deadline} s), so that an overload is answered"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _costs(self) -> Self:
+        if self.password_cost > self.password_max_cost:
+            raise ValueError(
+                f"password_cost: at most password_max_cost ({self.password_max_cost}), or no new hash is checked"
             )
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 
 from companion.core import strict_json
 from companion.core.errors import CompanionError, Invalid
+from companion.core.model import Change
 from companion.core.ports import Inbox
 from companion.core.routing import Router
 from companion.keys import Keyring
@@ -84,8 +85,9 @@ class ChangesApi:
     async def _take(self, request: web.Request) -> web.Response:
         if request.headers.get(hdrs.CONTENT_TYPE) and request.content_type != "application/json":
             return self._rejected(415, f"the content type {request.content_type[:80]!a} is not application/json")
-        changes = parse_changes(strict_json.decode(await self._body(request)), self._max_batch)
-        unrouted = sum(not self._router.topics(change) for change in changes)
+        content = strict_json.decode(await self._body(request))
+        changes = parse_changes(content, self._max_batch)
+        unrouted = await self._unrouted(changes, listed=isinstance(content, list))
         taken = await self._inbox.append(changes)
         self._taken_metric.labels("accepted").inc(taken.accepted)
         self._taken_metric.labels("duplicate").inc(taken.duplicates)
@@ -102,6 +104,17 @@ class ChangesApi:
                 }
             ),
         )
+
+    async def _unrouted(self, changes: Sequence[Change], *, listed: bool) -> int:
+        """Count the changes without a topic. A batch can make millions of topics, so others get their turn in between."""
+        count = 0
+        for index, change in enumerate(changes):
+            try:
+                count += not self._router.topics(change)
+            except Invalid as problem:
+                raise problem.within(f"[{index}]") if listed else problem from None
+            await asyncio.sleep(0)
+        return count
 
     async def _body(self, request: web.Request) -> bytes:
         if (request.content_length or 0) > self._max_body:

@@ -37,7 +37,7 @@ def _change(item: object, path: str) -> Change:
         if name not in _FIELDS:
             raise Invalid(f"{prefix}{name[:80]}", "this field", f"the fields are {', '.join(sorted(_FIELDS))}")
     return Change(
-        event_id=_name(item, "event_id", prefix, default=uuid.uuid4().hex),
+        event_id=uuid.uuid4().hex if item.get("event_id") is None else _name(item, "event_id", prefix),
         op=_op(item, prefix),
         db=_name(item, "db", prefix),
         collection=_name(item, "collection", prefix),
@@ -55,10 +55,8 @@ def _op(item: Mapping[str, Any], prefix: str) -> ChangeOp:
     return _OPS[value]
 
 
-def _name(item: Mapping[str, Any], field: str, prefix: str, default: str | None = None) -> str:
+def _name(item: Mapping[str, Any], field: str, prefix: str) -> str:
     value = item.get(field)
-    if value is None and default is not None:
-        return default
     if not isinstance(value, str) or not 1 <= len(value) <= _NAME_CHARACTERS or not value.isprintable():
         raise Invalid(f"{prefix}{field}", value, f"a string of 1 to {_NAME_CHARACTERS} printable characters")
     return value

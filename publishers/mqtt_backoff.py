@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from typing import Final
+
+_STEADY_SECONDS: Final = 5.0
 
 
 class Backoff:
     """Exponential back-off with full jitter: random between 0 and a ceiling that doubles with every attempt, in seconds.
 
-    A connection earns a fresh start by outliving the ceiling. Being accepted is not enough: a broker that accepts and hangs up
-    at once (two clients with one client identifier, for instance) would otherwise be asked at the initial pace for ever.
+    A connection earns a fresh start by outliving the ceiling, or 5 s. Being accepted is not enough: a broker that accepts and
+    hangs up at once (two clients with one client identifier, for instance) would otherwise be asked at the initial pace for ever.
     """
 
     def __init__(self, initial: float, maximum: float) -> None:
@@ -25,5 +28,5 @@ class Backoff:
 
     def outlived(self, seconds: float) -> None:
         """Take note that a connection stood for so long."""
-        if seconds > self._ceiling:
+        if seconds > min(self._ceiling, _STEADY_SECONDS):
             self._ceiling = self._initial

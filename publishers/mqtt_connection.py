@@ -8,6 +8,7 @@ connection. So the protocol is driven directly here: bytes in, answers out, no t
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import struct
 from collections.abc import Callable
@@ -196,6 +197,14 @@ class Connection(MQTTProtocol):  # type: ignore[misc] # gmqtt ships no types
         if read < 0 or len(self._unread) > _INBOUND_MAXIMUM:
             self.drop(f"malformed packet from {self._config.endpoint}")
         self.on_read()
+        self._acknowledge_at_once()
+
+    def _acknowledge_at_once(self) -> None:
+        """Keep Linux from delaying its TCP acknowledgement, for which a broker with Nagle's algorithm waits 40 ms per PUBACK."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_QUICKACK"):
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def eof_received(self) -> None:  # noqa: D102 - asyncio.Protocol; None lets the transport close itself
         return None

@@ -37,6 +37,9 @@ CHECKPOINT: Final = "publisher"
 
 _READ: Final = 64
 _HELD: Final = 100_000
+_WAITING: Final = 20_000
+"""Messages taken up and not acknowledged: one entity that is held up by a refusal must not keep all others waiting."""
+
 """How far work goes on behind a change that the broker refuses again and again; each costs a number in memory."""
 
 _IDLE_SECONDS: Final = 0.5
@@ -81,6 +84,7 @@ class Pipeline:
         self._progress = Progress(0)
         self._saved = 0
         self._acknowledged: list[tuple[int, int]] = []
+        self._waiting = 0
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -107,7 +111,8 @@ class Pipeline:
         finally:
             if self._progress.open:
                 log.warning(
-                    "stopped with changes in work: they are published after the next start", changes=self._progress.open
+                    "stopped before all was published: the rest follows after the next start",
+                    changes=self._progress.open,
                 )
             with contextlib.suppress(CompanionError):
                 await self.save()
@@ -148,7 +153,9 @@ class Pipeline:
 
     async def _has_room(self) -> bool:
         """Wait until another change may be taken into work; False when we are stopping."""
-        while (self._progress.open >= self._limit or self._progress.held >= _HELD) and not self._stopping:
+        while (
+            len(self._chains) >= self._limit or self._waiting >= _WAITING or self._progress.held >= _HELD
+        ) and not self._stopping:
             await self._wait(self._room, _IDLE_SECONDS)
         return not self._stopping
 
@@ -161,6 +168,7 @@ class Pipeline:
             self._finish(item.position)
             return
         work = _Work(item.position, item.change, messages)
+        self._waiting += len(messages)
         chain = self._chains.get(item.change.entity)
         if chain is not None:
             chain.append(work)
@@ -172,7 +180,8 @@ class Pipeline:
         chain = self._chains[entity]
         while chain:
             await self._publish(chain[0])
-            chain.popleft()
+            self._waiting -= len(chain.popleft().messages)
+            self._room.set()
         del self._chains[entity]
         self._room.set()
 

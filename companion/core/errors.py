@@ -24,7 +24,16 @@ class Invalid(CompanionError):
         self.field = field
         self.value = shown(value)
         self.allowed = allowed
-        super().__init__(f"{field}: {self.value} is not allowed; {allowed}")
+        super().__init__(field, self.value, allowed)
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value} is not allowed; {self.allowed}"
+
+    def within(self, path: str) -> Invalid:
+        """Return the same complaint about a field inside `path`."""
+        moved = Invalid(f"{path}.{self.field}", "", self.allowed)
+        moved.value = self.value
+        return moved
 
 
 class Transient(CompanionError):

@@ -43,7 +43,10 @@ _SINGLES: Final = ("owner", "identity")
 def parse_topic_template(source: str) -> Template:
     """Parse a template; raises `Invalid` for unknown placeholders and for text that is no topic name."""
     template = Template.parse(source, opener="{", allowed=PLACEHOLDERS, field="publisher_topics")
-    check_topic("x".join(template.literals), "publisher_topics")
+    try:
+        check_topic("x".join(template.literals))
+    except Invalid as problem:
+        raise Invalid("publisher_topics", source, problem.allowed) from None
     return template
 
 
@@ -51,7 +54,8 @@ class Router:
     """The configured templates, ready to route."""
 
     def __init__(self, templates: Sequence[str], max_topics: int) -> None:
-        self._templates = tuple(parse_topic_template(source) for source in templates)
+        parsed = tuple(parse_topic_template(source) for source in templates)
+        self._templates = tuple((template, tuple(dict.fromkeys(template.names))) for template in parsed)
         self._max_topics = max_topics
 
     def topics(self, change: Change) -> tuple[str, ...]:
@@ -62,11 +66,13 @@ class Router:
         topics: dict[str, None] = {}
         for document in [one for one in (change.after, change.before) if one is not None] or [{}]:
             values = audiences(change, document)
-            combinations = sum(prod(len(values[name]) for name in set(template.names)) for template in self._templates)
+            # Most templates have no value for most entities: those are passed over at once.
+            usable = [(template, names) for template, names in self._templates if all(values[name] for name in names)]
+            combinations = sum(prod(len(values[name]) for name in names) for _, names in usable)
             if combinations > self._max_topics:
                 allowed = f"owner, shares, clients and groups that make at most {self._max_topics}"
                 raise Invalid("topics", f"{combinations} topics", allowed)
-            topics |= dict.fromkeys(topic for template in self._templates for topic in _rendered(template, values))
+            topics |= dict.fromkeys(topic for template, names in usable for topic in _rendered(template, names, values))
         for topic in topics:
             check_topic(topic)
         return tuple(topics)
@@ -86,8 +92,7 @@ def _strings(items: Iterable[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item for item in items if isinstance(item, str) and item))
 
 
-def _rendered(template: Template, values: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    names = tuple(dict.fromkeys(template.names))
+def _rendered(template: Template, names: Sequence[str], values: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     for combination in product(*(values[name] for name in names)):
         topic = template.render(dict(zip(names, combination, strict=True)))
         if topic is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Self
 
@@ -17,6 +18,10 @@ Heard = Callable[[str, bytes], None]
 
 _PATIENCE: Final = 10.0
 _REFUSED: Final = 0x80
+
+# gmqtt logs a refused login as an error; here it is what the demo wants to show.
+_SILENT: Final = logging.getLogger("companion.demo.gmqtt")
+_SILENT.setLevel(logging.CRITICAL)
 
 
 class ConnectionRefused(CompanionError):
@@ -45,7 +50,7 @@ class DemoClient:
             heard(topic, bytes(payload))
             return 0
 
-        client = gmqtt.Client(client_id, clean_session=True)
+        client = gmqtt.Client(client_id, clean_session=True, logger=_SILENT)
         client.set_config({"reconnect_retries": 0})
         client.on_message = on_message
         client.set_auth_credentials(username, password)

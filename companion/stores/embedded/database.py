@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import os
 import queue
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,7 @@ _PERMANENT: Final = frozenset(
     {
         "SQLITE_CORRUPT",
         "SQLITE_NOTADB",
+        "SQLITE_CONSTRAINT",
         "SQLITE_MISMATCH",
         "SQLITE_SCHEMA",
         "SQLITE_ERROR",
@@ -43,7 +46,7 @@ _PERMANENT: Final = frozenset(
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn SQLite's errors into `Transient` (busy, full, I/O) and `Permanent` (corrupt, not a database, wrong schema)."""
+    """Turn SQLite's errors into `Transient` (busy, full, I/O) and `Permanent` (corrupt, wrong schema, values it cannot hold)."""
     try:
         yield
     except sqlite3.Error as problem:
@@ -51,17 +54,37 @@ def translated() -> Iterator[None]:
         base = "_".join(name.split("_")[:2])
         error: type[CompanionError] = Permanent if base in _PERMANENT else Transient
         raise error(f"embedded store: {problem}") from problem
+    except (UnicodeEncodeError, OverflowError) as problem:
+        raise Permanent("embedded store: text that is not UTF-8, or a number beyond 64 bits") from problem
 
 
 def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     # check_same_thread: each connection stays in one thread; only closing happens in another, after that thread has ended.
     connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_MS / 1000, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if readonly:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if readonly:
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log; of several processes that do so at once SQLite refuses all but one without waiting."""
+    deadline = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - spreads attempts, protects nothing
+        else:
+            return
 
 
 class Database:
@@ -107,6 +130,8 @@ class Database:
 
     async def read(self, job: Job[T]) -> T:
         """Run `job` on a reader's connection and return its result."""
+        if self._closing:
+            raise Transient("embedded store: it is closing")
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, job)
 
     def _prepare(self) -> sqlite3.Connection:
@@ -116,7 +141,8 @@ class Database:
                 # The file holds password hashes: it is its owner's alone, whatever the umask.
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as problem:
-                raise Permanent(f"embedded store: {problem.filename}: {problem.strerror}") from problem
+                reason = "not a folder" if isinstance(problem, FileExistsError) else problem.strerror
+                raise Permanent(f"embedded store: {problem.filename}: {reason}") from problem
             connection = _connect(self.path, readonly=False)
             try:
                 migrate(connection)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from typing import Final
 
 from companion.core.model import Audit
@@ -12,6 +13,8 @@ from companion.stores.embedded.database import Database
 
 _AUDIT_COLUMNS: Final = ", ".join(column.name for column in fields(Audit))
 _AUDIT_MARKS: Final = ", ".join("?" for _ in fields(Audit))
+# `dataclasses.astuple` copies deeply, which takes as long as a whole answer of the hooks.
+_audit_row: Final = attrgetter(*(column.name for column in fields(Audit)))
 
 
 class EmbeddedCheckpoints:
@@ -50,7 +53,7 @@ class EmbeddedAudits:
 
     async def append(self, records: Sequence[Audit]) -> None:
         """Store them, in order."""
-        rows = [astuple(record) for record in records]
+        rows = [_audit_row(record) for record in records]
 
         def job(connection: sqlite3.Connection) -> None:
             connection.executemany(f"INSERT INTO audits ({_AUDIT_COLUMNS}) VALUES ({_AUDIT_MARKS})", rows)
@@ -82,9 +85,9 @@ class EmbeddedAudits:
 
         def job(connection: sqlite3.Connection) -> int:
             return connection.execute(
-                "DELETE FROM audits WHERE id IN (SELECT id FROM audits"
-                " WHERE id <= (SELECT max(id) FROM audits) - ? ORDER BY id LIMIT ?)",
-                (keep, limit),
+                "DELETE FROM audits WHERE id IN (SELECT id FROM audits ORDER BY id"
+                " LIMIT max(0, min(?, (SELECT count(*) FROM audits) - ?)))",
+                (limit, keep),
             ).rowcount
 
         return await self._database.write(job)
