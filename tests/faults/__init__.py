@@ -1,0 +1,1 @@
+"""Tests that kill, stop and freeze real processes while changes flow."""

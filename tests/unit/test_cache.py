@@ -1,0 +1,142 @@
+"""The cache: how long it keeps what, and how much; with a clock that the test moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from broker_hooks.cache import Cache
+from companion.metrics import Metrics
+
+SECONDS = 100.0
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that moves when it is told to."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def cache(clock: Clock, metrics: Metrics) -> Cache[str, int]:
+    return Cache("account", 3, SECONDS, metrics, clock)
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_what_is_put_is_found(cache: Cache[str, int]) -> None:
+    """A value is found under its key, the newest one, and a false value is a value."""
+    assert cache.get("a") is None
+    cache.put("a", 1, cache.epoch)
+    cache.put("b", 0, cache.epoch)
+    cache.put("a", 2, cache.epoch)
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (2, 0, None)
+
+
+def test_a_life_ends(cache: Cache[str, int], clock: Clock) -> None:
+    """A value lives at least four fifths of the time and never longer than all of it."""
+    cache.put("a", 1, cache.epoch)
+    clock.now += SECONDS * 0.79
+    assert cache.get("a") == 1
+    clock.now += SECONDS * 0.21
+    assert cache.get("a") is None
+    assert cache.get("a") is None
+
+
+def test_looking_does_not_lengthen_a_life(cache: Cache[str, int], clock: Clock) -> None:
+    """What is asked for all the time ends as well; what is put again begins a new life."""
+    cache.put("a", 1, cache.epoch)
+    for _ in range(10):
+        clock.now += SECONDS / 10
+        cache.get("a")
+    assert cache.get("a") is None
+    cache.put("a", 2, cache.epoch)
+    clock.now += SECONDS * 0.79
+    assert cache.get("a") == 2
+
+
+def test_not_all_end_at_once(clock: Clock, metrics: Metrics) -> None:
+    """Of many values that were put at the same moment some end earlier than others."""
+    cache: Cache[int, int] = Cache("account", 1000, SECONDS, metrics, clock)
+    for number in range(1000):
+        cache.put(number, number, cache.epoch)
+    clock.now += SECONDS * 0.9
+    left = sum(cache.get(number) is not None for number in range(1000))
+    assert 300 < left < 700  # half of them; 12 standard deviations away is no accident
+
+
+def test_the_oldest_makes_room(cache: Cache[str, int]) -> None:
+    """When it is full the value that was put first goes, however often it was asked for."""
+    for number, key in enumerate("abc"):
+        cache.put(key, number, cache.epoch)
+    cache.get("a")
+    cache.put("b", 10, cache.epoch)  # put again: now the newest
+    cache.put("d", 3, cache.epoch)
+    assert [cache.get(key) for key in "abcd"] == [None, 10, 2, 3]
+    cache.put("e", 4, cache.epoch)
+    assert [cache.get(key) for key in "abcde"] == [None, 10, None, 3, 4]
+
+
+def test_without_room(clock: Clock, metrics: Metrics) -> None:
+    """A cache of no entries keeps nothing."""
+    cache: Cache[str, int] = Cache("account", 0, SECONDS, metrics, clock)
+    cache.put("a", 1, cache.epoch)
+    assert cache.get("a") is None
+
+
+@pytest.mark.parametrize("way", ["clear", "forget", "forget another"])
+def test_what_was_loaded_before_a_change_is_not_kept(cache: Cache[str, int], way: str) -> None:
+    """A value whose loading began before something was dropped may be the old one."""
+    cache.put("kept", 1, cache.epoch)
+    epoch = cache.epoch
+    if way == "clear":
+        cache.clear()
+    else:
+        cache.forget("a" if way == "forget" else "b")
+    cache.put("a", 1, epoch)
+    assert cache.get("a") is None
+    assert cache.get("kept") == (None if way == "clear" else 1)
+    cache.put("a", 2, cache.epoch)
+    assert cache.get("a") == 2
+
+
+def test_forgetting(cache: Cache[str, int]) -> None:
+    """One value goes, the others stay; forgetting what is not there is no error."""
+    cache.put("a", 1, cache.epoch)
+    cache.put("b", 2, cache.epoch)
+    cache.forget("a")
+    cache.forget("nothing")
+    assert (cache.get("a"), cache.get("b")) == (None, 2)
+
+
+def test_it_is_measured(cache: Cache[str, int], metrics: Metrics, clock: Clock) -> None:
+    """Hits, misses and entries are counted under the cache's name."""
+    cache.get("a")
+    cache.put("a", 1, cache.epoch)
+    cache.get("a")
+    cache.get("a")
+    assert sample(metrics, "companion_cache_entries", cache="account") == 1
+    clock.now += SECONDS
+    cache.get("a")
+    assert sample(metrics, "companion_cache_entries", cache="account") == 0
+    counted = [
+        sample(metrics, "companion_cache_lookups_total", cache="account", outcome=one) for one in ("hit", "miss")
+    ]
+    assert counted == [2, 2]

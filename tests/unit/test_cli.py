@@ -1,0 +1,301 @@
+"""The command line, as a person types it: what it prints, what it refuses, and that an error is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from companion.cli import main
+
+HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def problem(self) -> str:
+        """The one line that a failed command prints."""
+        assert self.code != 0, self.output
+        assert self.output == ""
+        assert self.errors.startswith("companion: ")
+        assert self.errors.count("\n") == 1, self.errors
+        return self.errors.strip()
+
+
+Companion = Callable[..., Ended]
+
+
+@pytest.fixture
+def companion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Companion:
+    """Run `companion ARGUMENTS` in this process with its data in a folder of the test."""
+    monkeypatch.setenv("COMPANION_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COMPANION_PASSWORD_COST", "4")
+
+    def run(*arguments: str, typed: str = "") -> Ended:
+        monkeypatch.setattr("sys.argv", ["companion", *arguments])
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+def test_accounts_from_adding_to_disabling(companion: Companion) -> None:
+    """An account is added with a password from standard input, listed without its hash, changed, disabled and enabled."""
+    added = companion(
+        "accounts",
+        "add",
+        "alice",
+        "--kind",
+        "user",
+        "--expires",
+        "2030-01-01T00:00:00Z",
+        "--password-file",
+        "-",
+        typed="pw\n",
+    )
+    assert (added.code, added.output) == (0, "added user alice\n")
+    assert (
+        companion("accounts", "passwd", "alice", "--password-file", "-", typed="other").output
+        == "changed the password of alice\n"
+    )
+    assert companion("accounts", "disable", "alice").output == "disabled alice\n"
+    (listed,) = json.loads(companion("accounts", "list", "--json").output)
+    assert listed == {
+        "username": "alice",
+        "kind": "user",
+        "principal": "alice",
+        "disabled": True,
+        "expires_at": 1893456000,
+    }
+    assert companion("accounts", "enable", "alice").code == 0
+    table = companion("accounts", "list").output
+    assert "alice" in table
+    assert "enabled" in table
+    assert "$2b$" not in table
+
+
+def test_the_store_is_its_owners_alone(companion: Companion, tmp_path: Path) -> None:
+    """The data folder and the file with the hashes can be read by their owner only."""
+    companion("accounts", "list")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "data" / "companion.sqlite3").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "said"),
+    [
+        (["accounts", "add", "a", "--password-file", "/nowhere"], "", "--password-file: '/nowhere'"),
+        (["accounts", "add", "a"], "", "a file when there is no terminal to ask at"),
+        (["accounts", "add", "a", "--password-file", "-"], "", "password: '***' is not allowed; 1 to 72 bytes"),
+        (["accounts", "add", "a", "--password-file", "-"], "x" * 73, "password: '***' is not allowed; 1 to 72 bytes"),
+        (["accounts", "add", "", "--password-file", "-"], "pw", "username: '' is not allowed"),
+        (["accounts", "add", "a\nb", "--password-file", "-"], "pw", r"username: 'a\nb' is not allowed"),
+        (["accounts", "add", "a", "--expires", "tomorrow", "--password-file", "-"], "pw", "--expires: 'tomorrow'"),
+        (
+            ["accounts", "add", "a", "--expires", "99999999999999", "--password-file", "-"],
+            "pw",
+            "before the year 10000",
+        ),
+        (["accounts", "add", "a", "--kind", "robot"], "", "'robot' is not one of"),
+        (
+            ["accounts", "passwd", "nobody", "--password-file", "-"],
+            "pw",
+            "username: 'nobody' is not allowed; an account that exists",
+        ),
+        (["accounts", "disable", "nobody"], "", "an account that exists"),
+        (["accounts", "import", "/nowhere.csv"], "", "file: '/nowhere.csv'"),
+        (
+            ["rules", "add", "allow", "publish", "a/#/b", "--everyone"],
+            "",
+            "filter: 'a/#/b' is not allowed; # stands alone in the last level",
+        ),
+        (["rules", "add", "allow", "publish", "a/${nobody}", "--everyone"], "", "the placeholders are ${clientid}"),
+        (["rules", "add", "allow", "publish", "$share/g/a", "--everyone"], "", "the filter itself"),
+        (["rules", "add", "allow", "publish", "a"], "", "exactly one of them"),
+        (["rules", "add", "allow", "publish", "a", "--everyone", "--kind", "user"], "", "exactly one of them"),
+        (["rules", "add", "allow", "publish", "a", "--kind", "robot"], "", "subject: 'kind:robot' is not allowed"),
+        (["rules", "add", "allow", "publish", "a", "--everyone", "--qos", "3"], "", "--qos: '3' is not allowed"),
+        (["rules", "add", "permit", "publish", "a", "--everyone"], "", "'permit' is not one of"),
+        (["rules", "remove", "17"], "", "id: '17' is not allowed; a rule that exists"),
+        (["change", "--file", "/nowhere.json"], "", "--file: '/nowhere.json'"),
+        (
+            ["change", "--url", "http://127.0.0.1:1", "--db", "d", "--collection", "c", "--id", "1"],
+            "",
+            "is companion serve running?",
+        ),
+        (["--config", "/nowhere.toml", "config"], "", "COMPANION_CONFIG: '/nowhere.toml'"),
+        (["serve", "--role", "king"], "", "'king' is not one of"),
+        (["dance"], "", "No such command"),
+        (["accounts", "add"], "", "username"),
+        (["accounts", "list", "--yaml"], "", "--yaml"),
+    ],
+)
+def test_a_mistake_is_one_line(companion: Companion, arguments: list[str], typed: str, said: str) -> None:
+    """Every mistake ends with a non-zero code and one line that says what is wrong and what is allowed."""
+    assert said in companion(*arguments, typed=typed).problem
+
+
+def test_an_account_is_added_once(companion: Companion) -> None:
+    """A user name that exists is refused."""
+    assert companion("accounts", "add", "a", "--password-file", "-", typed="pw").code == 0
+    assert (
+        "a user name that does not exist yet"
+        in companion("accounts", "add", "a", "--password-file", "-", typed="pw").problem
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"username,password_hash,kind,principal,disabled,expires_at\nada,{HASH},user,p1,true,2030-01-01T00:00:00+00:00\nbob,{HASH},,,,\n",
+        json.dumps(
+            [
+                {
+                    "username": "ada",
+                    "password_hash": HASH,
+                    "kind": "user",
+                    "principal": "p1",
+                    "disabled": True,
+                    "expires_at": 1893456000,
+                },
+                {"user_id": "bob", "password_hash": HASH, "is_superuser": False, "salt": ""},
+            ]
+        ),
+        "\n".join(
+            [
+                json.dumps(
+                    {
+                        "username": "ada",
+                        "password_hash": HASH,
+                        "kind": "user",
+                        "principal": "p1",
+                        "disabled": "1",
+                        "expires_at": "1893456000",
+                    }
+                ),
+                "",
+                json.dumps({"username": "bob", "password_hash": HASH, "kind": None}),
+            ]
+        ),
+    ],
+    ids=["csv", "json", "json lines"],
+)
+def test_an_import(companion: Companion, tmp_path: Path, content: str) -> None:
+    """CSV, a JSON list and JSON lines give the same accounts; EMQX's names of columns are understood."""
+    file = tmp_path / "accounts"
+    file.write_text(content)
+    assert companion("accounts", "import", str(file)).output == "imported 2 accounts\n"
+    ada, bob = json.loads(companion("accounts", "list", "--json").output)
+    assert ada == {"username": "ada", "kind": "user", "principal": "p1", "disabled": True, "expires_at": 1893456000}
+    assert bob == {"username": "bob", "kind": "device", "principal": "bob", "disabled": False, "expires_at": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "at least one account"),
+        ("username,password_hash\n", "at least one account"),
+        ("username,password_hash\nada,plain\n", "line 2: password_hash: '***' is not allowed"),
+        (f"username,password_hash\nada,{HASH.replace('$04$', '$20$')}\n", "password_max_cost (14)"),
+        (
+            f"username,password_hash\nada,{HASH}\nada,{HASH}\n",
+            "line 3: username: 'ada' is not allowed; each user name once",
+        ),
+        (f"username,pasword_hash\nada,{HASH}\n", "line 2: pasword_hash"),
+        (
+            f"username,password_hash,kind\nada,{HASH},king\n",
+            "line 2: kind: 'king' is not allowed; one of device, user, service",
+        ),
+        (f"username,password_hash,disabled\nada,{HASH},maybe\n", "line 2: disabled: 'maybe'"),
+        (f"username,password_hash,expires_at\nada,{HASH},soon\n", "line 2: expires_at: 'soon'"),
+        ("username,password_hash\nada\n", "as many columns as the header has"),
+        ('username,password_hash\n"ada,x\n', "valid CSV"),
+        ("[1]", "row 1"),
+        ("[{]", "valid JSON"),
+        ('{"username": "ada"\n', "line 1"),
+        ('[{"username": ["ada"]}]', "row 1: username"),
+    ],
+)
+def test_an_import_is_all_or_nothing(companion: Companion, tmp_path: Path, content: str, said: str) -> None:
+    """The first mistake in a file is named with its row, no hash is repeated, and nothing is imported."""
+    file = tmp_path / "accounts"
+    file.write_text(content)
+    problem = companion("accounts", "import", str(file)).problem
+    assert said in problem
+    assert HASH not in problem
+    assert json.loads(companion("accounts", "list", "--json").output) == []
+
+
+def test_an_import_of_something_known(companion: Companion, tmp_path: Path) -> None:
+    """One account that exists already keeps the whole file out."""
+    companion("accounts", "add", "bob", "--password-file", "-", typed="pw")
+    file = tmp_path / "accounts"
+    file.write_text(f"username,password_hash\nada,{HASH}\nbob,{HASH}\n")
+    assert "'bob'" in companion("accounts", "import", str(file)).problem
+    assert [account["username"] for account in json.loads(companion("accounts", "list", "--json").output)] == ["bob"]
+
+
+def test_rules_from_adding_to_removing(companion: Companion) -> None:
+    """Rules are added for an account, a kind and everyone, listed and removed."""
+    assert companion("rules", "add", "allow", "publish", "t/${username}/#", "--kind", "device").output.startswith(
+        "added rule 1"
+    )
+    assert companion("rules", "add", "deny", "all", "secret/#", "--everyone", "--qos", "0,2", "--retain").code == 0
+    assert companion("rules", "add", "allow", "subscribe", "news/+", "--account", "alice").code == 0
+    first, second, third = json.loads(companion("rules", "list", "--json").output)
+    assert (first["subject"], first["qos"], first["retain"]) == ("kind:device", [0, 1, 2], None)
+    assert (second["subject"], second["effect"], second["qos"], second["retain"]) == ("everyone", "deny", [0, 2], True)
+    assert third["subject"] == "account:alice"
+    assert "t/${username}/#" in companion("rules", "list").output
+    assert companion("rules", "remove", "2").output == "removed rule 2\n"
+    assert [rule["id"] for rule in json.loads(companion("rules", "list", "--json").output)] == ["1", "3"]
+
+
+def test_the_effective_settings(companion: Companion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`companion config` shows every setting and its origin, hides secrets, and names variables that nobody understands."""
+    secret = tmp_path / "pw"
+    secret.write_text("very secret\n")
+    file = tmp_path / "companion.toml"
+    file.write_text('[hooks]\nport = 9000\n[mqtt]\nhost = "broker"\n')
+    monkeypatch.setenv("COMPANION_MQTT_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("COMPANION_MQTT_HOST", "other")
+    monkeypatch.setenv("COMPANION_TYPO", "1")
+    shown = companion("--config", str(file), "config", "--json")
+    values = json.loads(shown.output)
+    assert values["hooks_port"] == {"value": "9000", "origin": str(file), "variable": "COMPANION_HOOKS_PORT"}
+    assert (values["mqtt_host"]["value"], values["mqtt_host"]["origin"]) == ("other", "COMPANION_MQTT_HOST")
+    assert (values["mqtt_password"]["value"], values["mqtt_password"]["origin"]) == (
+        "(set, hidden)",
+        "COMPANION_MQTT_PASSWORD_FILE (a file)",
+    )
+    assert values["ops_port"]["origin"] == "default"
+    table = companion("--config", str(file), "config")
+    assert "COMPANION_TYPO is no setting" in table.errors
+    assert "very secret" not in shown.output + table.output
+
+
+def test_a_data_folder_that_cannot_be_used(
+    companion: Companion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data folder that is a file ends with one line that names it."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COMPANION_DATA_DIR", str(tmp_path / "file"))
+    assert str(tmp_path / "file") in companion("accounts", "list").problem
