@@ -56,12 +56,16 @@ class AuditTrail:
         """Write everything that waits now; raises `Transient` and keeps the rest when the store is away."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            # Cancelling does not stop a write that has begun; unless its end is awaited, the batch would be written twice.
+            writing = asyncio.ensure_future(self._audits.append(batch))
             try:
-                await self._audits.append(batch)
+                await asyncio.shield(writing)
             except Permanent as problem:
                 log.error("audit records lost", records=len(batch), problem=str(problem))
                 self._dropped(len(batch))
             except BaseException:
-                self._waiting.extendleft(reversed(batch))
+                await asyncio.wait({writing})
+                if writing.exception() is not None:
+                    self._waiting.extendleft(reversed(batch))
                 raise
         self._wake.clear()
