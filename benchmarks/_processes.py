@@ -1,0 +1,76 @@
+"""The measured servers and the load, each a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_STOP_SECONDS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: its process id, and the ports it announced by name."""
+
+    pid: int
+    ports: dict[str, int]
+
+
+@contextlib.contextmanager
+def server(module: str, folder: Path) -> Iterator[Server]:
+    """Run `python -m module folder`, which prints its ports as one JSON line once it serves; end it with SIGTERM.
+
+    `folder` is made; it is for the server's data and its log. Raises `RuntimeError` with the log when it does not start or does not
+    end cleanly.
+    """
+    folder.mkdir()
+    log_file = folder / "log"
+    command = [sys.executable, "-m", module, str(folder)]
+    with (
+        log_file.open("wb") as log,
+        subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        try:
+            announced = process.stdout.readline() if process.stdout else b""
+            if not announced:
+                raise RuntimeError(f"{module} did not start:\n{log_file.read_text()}")
+            yield Server(process.pid, msgspec.json.decode(announced, type=dict[str, int]))
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    if process.returncode:
+        raise RuntimeError(f"{module} ended with {process.returncode}:\n{log_file.read_text()}")
+
+
+def announce(**ports: int) -> None:
+    """Tell the parent process where we serve."""
+    sys.stdout.buffer.write(msgspec.json.encode(ports) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def call(module: str, task: bytes) -> bytes:
+    """Run `python -m module` with `task` on its standard input and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-m", module], cwd=_ROOT, input=task, stdout=subprocess.PIPE, check=True
+    ).stdout
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that all threads of a process have used; NaN where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
