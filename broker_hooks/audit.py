@@ -19,6 +19,7 @@ _KEPT: Final = 20_000
 _BATCH: Final = 1000
 _EVERY: Final = 0.2
 _BACKOFF_MAX: Final = 5.0
+_LAST_WRITE: Final = 1.0
 
 
 class AuditTrail:
@@ -64,8 +65,9 @@ class AuditTrail:
                 log.error("audit records lost", records=len(batch), problem=str(problem))
                 self._dropped(len(batch))
             except BaseException:
-                await asyncio.wait({writing})
-                if writing.exception() is not None:
+                await asyncio.wait({writing}, timeout=_LAST_WRITE)
+                if not writing.done() or writing.exception() is not None:
+                    writing.cancel()
                     self._waiting.extendleft(reversed(batch))
                 raise
         self._wake.clear()
