@@ -7,7 +7,7 @@ rule *covers* its filter, and denied as soon as one deny rule *overlaps* it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction, ch
 from companion.core.topics import Levels, check_filter, check_topic, covers, matches, overlaps, split_share
 
 _NO_RULE: Final = Deny(Reason.NO_RULE)
+_WILDCARDS: Final = frozenset({"+", "#"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,35 @@ class _Compiled:
     def denies(self, qos: int | None, retain: bool | None) -> bool:  # noqa: FBT001 - likewise
         """Tell whether a deny rule holds; a value that the broker did not tell may be the denied one."""
         return (qos is None or qos in self.qos) and (retain is None or self.retain in (None, retain))
+
+
+class _Table:
+    """The compiled rules of one effect and action in their order, found by the first level of what is asked for.
+
+    Most rules begin with a literal, so that of many rules only a few have to be looked at.
+    """
+
+    __slots__ = ("_all", "_by_first", "_wild")
+
+    def __init__(self, rules: Sequence[_Compiled]) -> None:
+        wild: list[_Compiled] = []
+        by_first: dict[str, list[_Compiled]] = {}
+        for rule in rules:
+            first = rule.levels[0]
+            if first in _WILDCARDS:
+                wild.append(rule)
+                for some in by_first.values():
+                    some.append(rule)
+            else:
+                by_first.setdefault(first, wild.copy()).append(rule)
+        self._all = tuple(rules)
+        self._wild = tuple(wild)
+        self._by_first = {first: tuple(some) for first, some in by_first.items()}
+
+    def near(self, levels: Levels) -> tuple[_Compiled, ...]:
+        """Return the rules that may speak about this topic name or filter."""
+        first = levels[0]
+        return self._all if first in _WILDCARDS else self._by_first.get(first, self._wild)
 
 
 class Policy:
@@ -59,10 +89,10 @@ class Policy:
             for action in Action:
                 if rule.action in (RuleAction.ALL, action.value):
                     tables[rule.effect, action].append(compiled)
-        self._deny_publish = tuple(tables[Effect.DENY, Action.PUBLISH])
-        self._allow_publish = tuple(tables[Effect.ALLOW, Action.PUBLISH])
-        self._deny_subscribe = tuple(tables[Effect.DENY, Action.SUBSCRIBE])
-        self._allow_subscribe = tuple(tables[Effect.ALLOW, Action.SUBSCRIBE])
+        self._deny_publish = _Table(tables[Effect.DENY, Action.PUBLISH])
+        self._allow_publish = _Table(tables[Effect.ALLOW, Action.PUBLISH])
+        self._deny_subscribe = _Table(tables[Effect.DENY, Action.SUBSCRIBE])
+        self._allow_subscribe = _Table(tables[Effect.ALLOW, Action.SUBSCRIBE])
 
     def decide(self, access: Access) -> Decision:
         """Judge one publish or subscribe. An invalid topic is a denial, not an error."""
@@ -74,19 +104,19 @@ class Policy:
             return Deny(Reason.INVALID_TOPIC, detail=problem.allowed)
 
     def _publish(self, topic: Levels, qos: int | None, retain: bool | None) -> Decision:  # noqa: FBT001 - as in Access
-        for rule in self._deny_publish:
+        for rule in self._deny_publish.near(topic):
             if matches(rule.levels, topic) and rule.denies(qos, retain):
                 return rule.verdict
-        for rule in self._allow_publish:
+        for rule in self._allow_publish.near(topic):
             if matches(rule.levels, topic) and rule.allows(qos, retain):
                 return rule.verdict
         return _NO_RULE
 
     def _subscribe(self, wanted: Levels, qos: int | None) -> Decision:
-        for rule in self._deny_subscribe:
+        for rule in self._deny_subscribe.near(wanted):
             if overlaps(rule.levels, wanted) and (qos is None or qos in rule.qos):
                 return rule.verdict
-        for rule in self._allow_subscribe:
+        for rule in self._allow_subscribe.near(wanted):
             if covers(rule.levels, wanted) and (rule.qos == ANY_QOS if qos is None else qos in rule.qos):
                 return rule.verdict
         return _NO_RULE
