@@ -47,27 +47,35 @@ class AuditTrail:
             # Whatever comes within this moment shares one transaction.
             await asyncio.sleep(pause)
             try:
-                await self.flush()
+                # Only what waits now: under load, what comes during a write would make the next one, and transactions of a few
+                # records would follow each other without an end, at the cost of a third of the decisions.
+                for _ in range(0, len(self._waiting), _BATCH):
+                    await self._write()
                 pause = _EVERY
             except CompanionError as problem:
                 log.warning("audit records wait", waiting=len(self._waiting), problem=str(problem))
                 pause = min(pause * 2, _BACKOFF_MAX)
 
     async def flush(self) -> None:
-        """Write everything that waits now; raises `Transient` and keeps the rest when the store is away."""
+        """Write everything, also what comes meanwhile; raises `Transient` and keeps the rest when the store is away."""
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            # Cancelling does not stop a write that has begun; unless its end is awaited, the batch would be written twice.
-            writing = asyncio.ensure_future(self._audits.append(batch))
-            try:
-                await asyncio.shield(writing)
-            except Permanent as problem:
-                log.error("audit records lost", records=len(batch), problem=str(problem))
-                self._dropped(len(batch))
-            except BaseException:
-                await asyncio.wait({writing}, timeout=_LAST_WRITE)
-                if not writing.done() or writing.exception() is not None:
-                    writing.cancel()
-                    self._waiting.extendleft(reversed(batch))
-                raise
-        self._wake.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        """Write one batch of what waits longest."""
+        batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        # Cancelling does not stop a write that has begun; unless its end is awaited, the batch would be written twice.
+        writing = asyncio.ensure_future(self._audits.append(batch))
+        try:
+            await asyncio.shield(writing)
+        except Permanent as problem:
+            log.error("audit records lost", records=len(batch), problem=str(problem))
+            self._dropped(len(batch))
+        except BaseException:
+            await asyncio.wait({writing}, timeout=_LAST_WRITE)
+            if not writing.done() or writing.exception() is not None:
+                writing.cancel()
+                self._waiting.extendleft(reversed(batch))
+            raise
+        if not self._waiting:
+            self._wake.clear()
