@@ -129,6 +129,8 @@ async def _measure(load: Load) -> Result:
         await failed
     for connection in connections:
         connection.stop()
+    if not any(connection.times for connection in connections):
+        raise RuntimeError(f"no answer within {load.seconds:g} s")
     times = sorted(itertools.chain.from_iterable(connection.times for connection in connections))
     return Result(
         requests_per_second=len(times) / seconds,

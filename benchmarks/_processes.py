@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import subprocess
 import sys
@@ -26,15 +27,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(module: str, folder: Path) -> Iterator[Server]:
-    """Run `python -m module folder`, which prints its ports as one JSON line once it serves; end it with SIGTERM.
+def server(module: str, folder: Path, *arguments: str) -> Iterator[Server]:
+    """Run `python -m module folder arguments`, which prints its ports as one JSON line once it serves; end it with SIGTERM.
 
     `folder` is made; it is for the server's data and its log. Raises `RuntimeError` with the log when it does not start or does not
     end cleanly.
     """
     folder.mkdir()
     log_file = folder / "log"
-    command = [sys.executable, "-m", module, str(folder)]
+    command = [sys.executable, "-m", module, str(folder), *arguments]
     with (
         log_file.open("wb") as log,
         subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=log) as process,
@@ -52,6 +53,15 @@ def server(module: str, folder: Path) -> Iterator[Server]:
                 process.kill()
     if process.returncode:
         raise RuntimeError(f"{module} ended with {process.returncode}:\n{log_file.read_text()}")
+
+
+def metric(running: Server, name: str) -> float:
+    """Return what a server shows under this name on its operations port; the sum where there are several series."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.ports["ops"])
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def announce(**ports: int) -> None:

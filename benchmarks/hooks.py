@@ -2,89 +2,118 @@
 
 Three servers run, each a process: the constant handler, and the whole product twice, once asked to authenticate clients whose
 access tokens it has verified before, once to authorize publishes and subscriptions. They are loaded in turn, never two at once,
-and compared round by round, so that a machine that grows slower while the benchmark runs does not change the ratios.
+and compared round by round, so that a machine that grows slower while the benchmark runs does not change the ratios. The constant
+handler is sent the requests for publishes and subscriptions, which are the shorter ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Final
-from urllib.request import urlopen
 
 from benchmarks import _traffic
 from benchmarks._load import Exchange, Load, Result, run
-from benchmarks._processes import Server, server
-from benchmarks._report import arguments, median_of, print_json, print_table, ratio
+from benchmarks._processes import Server, metric, server
+from benchmarks._report import print_json, print_table, ratio
 
-_WARM_UP: Final = 0.3
-_DROPPED: Final = "companion_audits_dropped_total"
+_WARM_UP: Final = 0.5
+_SERVERS: Final = {
+    "constant": "benchmarks._constant_server",
+    "auth_token": "benchmarks._hooks_server",
+    "authz": "benchmarks._hooks_server",
+}
+_TITLES: Final = {
+    "constant": "constant handler",
+    "auth_token": "/mqtt/auth, cached token",
+    "authz": "/mqtt/authz",
+}
+_HEADINGS: Final = ("requests/s", "ratio", "p50 ms", "p99 ms", "CPU", "µs/request", "load CPU")
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
     """A server, and what it is asked."""
 
-    title: str
     server: Server
     exchanges: Sequence[Exchange]
 
     def measured(self, connections: int, seconds: float) -> Result:
         """Load it for a while."""
-        load = Load(self.server.ports["http"], self.server.pid, list(self.exchanges), connections, seconds, _WARM_UP)
-        return run(load)
+        port = self.server.ports["http"]
+        return run(Load(port, self.server.pid, list(self.exchanges), connections, seconds, _WARM_UP))
 
 
 def main() -> None:
     """Measure and print."""
-    options = arguments("Requests per second of the hooks, against a constant aiohttp handler.")
-    with tempfile.TemporaryDirectory(prefix="companion-bench-") as parent, contextlib.ExitStack() as stack:
-        folder = Path(parent)
-        servers = {
-            name: stack.enter_context(server(module, folder / name))
-            for name, module in (
-                ("constant", "benchmarks._constant_server"),
-                ("auth_token", "benchmarks._hooks_server"),
-                ("authz", "benchmarks._hooks_server"),
-            )
-        }
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="companion-bench-") as folder, contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(server(module, Path(folder, name))) for name, module in _SERVERS.items()}
         sessions = _traffic.sessions()
         logins, accesses = _traffic.logins(sessions), _traffic.accesses([*_traffic.devices(), *sessions])
         # Whoever asks for a topic has logged in before.
-        _Subject("logins", servers["authz"], logins).measured(len(logins), _WARM_UP)
+        _Subject(servers["authz"], logins).measured(len(logins), _WARM_UP)
         subjects = {
-            "constant": _Subject("constant handler", servers["constant"], _traffic.always_allowed(accesses)),
-            "auth_token": _Subject("/mqtt/auth, cached token", servers["auth_token"], logins),
-            "authz": _Subject("/mqtt/authz", servers["authz"], accesses),
+            "constant": _Subject(servers["constant"], _traffic.always_allowed(accesses)),
+            "auth_token": _Subject(servers["auth_token"], logins),
+            "authz": _Subject(servers["authz"], accesses),
         }
-        results: dict[str, list[Result]] = {name: [] for name in subjects}
-        for _ in range(options.rounds):
-            for name, subject in subjects.items():
-                results[name].append(subject.measured(options.connections, options.seconds))
-        dropped = {name: _dropped(servers[name]) for name in ("auth_token", "authz")}
+        rounds = [
+            {name: subject.measured(options.connections, options.seconds) for name, subject in subjects.items()}
+            for _ in range(options.rounds)
+        ]
+        dropped = {name: metric(servers[name], "companion_audits_dropped_total") for name in ("auth_token", "authz")}
+    results = {name: [one[name] for one in rounds] for name in subjects}
+    ratios = {name: ratio(_rates(results[name]), _rates(results["constant"])) for name in results}
     print_table(
-        f"hooks, median of {options.rounds} rounds of {options.seconds:g} s, {options.connections} connections",
-        {subject.title: results[name] for name, subject in subjects.items()},
-        measure=results["constant"],
+        f"{options.rounds} rounds of {options.seconds:g} s each, {options.connections} connections: medians",
+        _HEADINGS,
+        [_row(name, results[name], ratios[name]) for name in results],
     )
-    print(f"audit records dropped: {dropped['auth_token']} of the logins, {dropped['authz']} of the rest")
+    print("CPU: share of one core; where the server's is below 100 %, other work on this machine held it up.")
+    print(f"Audit records dropped: {sum(dropped.values()):g}")
     if options.json:
         print_json(
-            {f"{name}_requests_per_second": median_of(results[name], "requests_per_second") for name in subjects}
-            | {f"{name}_p99_ms": median_of(results[name], "p99_ms") for name in subjects}
-            | {f"{name}_server_microseconds": median_of(results[name], "server_microseconds") for name in subjects}
-            | {f"ratio_{name}": ratio(results[name], results["constant"]) for name in ("auth_token", "authz")}
+            {f"{name}_requests_per_second": median(_rates(results[name])) for name in results}
+            | {f"{name}_p99_ms": median(one.p99_ms for one in results[name]) for name in results}
+            | {
+                f"{name}_server_microseconds": median(one.server_microseconds for one in results[name])
+                for name in results
+            }
+            | {f"ratio_{name}": ratios[name] for name in ("auth_token", "authz")}
             | {f"{name}_audits_dropped": count for name, count in dropped.items()}
         )
 
 
-def _dropped(running: Server) -> int:
-    with urlopen(f"http://127.0.0.1:{running.ports['ops']}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    return int(float(next(line.split()[1] for line in lines if line.startswith(f"{_DROPPED} "))))
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--connections", type=int, default=32, help="connections, one request in flight on each")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
+    return parser.parse_args()
+
+
+def _rates(results: Iterable[Result]) -> list[float]:
+    return [one.requests_per_second for one in results]
+
+
+def _row(name: str, results: Sequence[Result], compared: float) -> tuple[str, ...]:
+    return (
+        _TITLES[name],
+        f"{median(_rates(results)):,.0f}",
+        f"{compared:.2f}",
+        f"{median(one.p50_ms for one in results):.2f}",
+        f"{median(one.p99_ms for one in results):.2f}",
+        f"{median(one.server_cpu for one in results):.0%}",
+        f"{median(one.server_microseconds for one in results):.1f}",
+        f"{median(one.load_cpu for one in results):.0%}",
+    )
 
 
 if __name__ == "__main__":
