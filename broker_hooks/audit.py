@@ -48,7 +48,7 @@ class AuditTrail:
             await asyncio.sleep(pause)
             try:
                 # Only what waits now: under load, what comes during a write would make the next one, and transactions of a few
-                # records would follow each other without an end, at the cost of a third of the decisions.
+                # records would follow each other without an end, at the cost of a quarter of the decisions.
                 for _ in range(0, len(self._waiting), _BATCH):
                     await self._write()
                 pause = _EVERY

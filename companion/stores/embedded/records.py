@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import chain
 from operator import attrgetter
 from typing import Final
 
@@ -13,6 +14,7 @@ from companion.stores.embedded.database import Database
 
 _AUDIT_COLUMNS: Final = ", ".join(column.name for column in fields(Audit))
 _AUDIT_MARKS: Final = ", ".join("?" for _ in fields(Audit))
+_AUDITS_A_STATEMENT: Final = 100
 # `dataclasses.astuple` copies deeply, which takes as long as a whole answer of the hooks.
 _audit_row: Final = attrgetter(*(column.name for column in fields(Audit)))
 
@@ -56,7 +58,12 @@ class EmbeddedAudits:
         rows = [_audit_row(record) for record in records]
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.executemany(f"INSERT INTO audits ({_AUDIT_COLUMNS}) VALUES ({_AUDIT_MARKS})", rows)
+            # Many records a statement: between two statements this thread and the event loop contend for the interpreter's lock.
+            for start in range(0, len(rows), _AUDITS_A_STATEMENT):
+                some = rows[start : start + _AUDITS_A_STATEMENT]
+                marks = ", ".join([f"({_AUDIT_MARKS})"] * len(some))
+                values = list(chain.from_iterable(some))
+                connection.execute(f"INSERT INTO audits ({_AUDIT_COLUMNS}) VALUES {marks}", values)
 
         await self._database.write(job)
 
