@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class _Subject:
 def main() -> None:
     """Measure and print."""
     options = _options()
+    # As Ctrl-C does: leave by the way that stops the servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="companion-bench-") as folder, contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(server(module, Path(folder, name))) for name, module in _SERVERS.items()}
         sessions = _traffic.sessions()

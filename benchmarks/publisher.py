@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ _PATIENCE: Final = 120.0
 def main() -> None:
     """Measure and print."""
     options = _options()
+    # As Ctrl-C does: leave by the way that stops the servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bodies = [_body(first) for first in range(0, options.changes, _BATCH)]
     changes = len(bodies) * _BATCH
     with tempfile.TemporaryDirectory(prefix="companion-bench-") as name, contextlib.ExitStack() as stack:
