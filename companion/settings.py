@@ -17,6 +17,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
 from companion.logs import LogFormat
+from companion.mappings import AccountSource
+
+DEFAULT_WATCH: Final = (
+    "domain.*",
+    "identity.*",
+    "essential.*",
+    "thing.*",
+    "financial.*",
+    "touch.*",
+    "content.*",
+    "general.*",
+    "context.*",
+)
+"""The platform's databases of entities; not those of secrets (auth), statistics (special) and logs (logger)."""
 
 Algorithm = Literal["HS256", "HS384", "HS512"]
 _KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -51,9 +65,40 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    store: Literal["embedded", "production"] = Field(
+        "embedded",
+        description="embedded: SQLite in data_dir; production: MongoDB and Redis, shared by any number of replicas",
+    )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("companion"), description="Folder of the embedded store and of made keys"
     )
+
+    mongo_url: SecretStr = Field(
+        SecretStr(""), description="MongoDB connection string (a replica set); needed with store = production"
+    )
+    mongo_database: str = Field("companion", min_length=1, max_length=63, description="Database of our own collections")
+    mongo_timeout: Seconds = Field(1.0, description="Longest time of one MongoDB command; below hooks_deadline")
+    accounts_sources: Annotated[tuple[AccountSource, ...], BeforeValidator(_split), Field(min_length=1)] = Field(
+        ("mqtt_accounts", "platform"),
+        description="Where accounts are read, first match wins: mqtt_accounts, platform, emqx, go-auth, or mappings of one's own",
+    )
+    rules_sources: Annotated[
+        tuple[Literal["mqtt_rules", "grants", "emqx", "go-auth"], ...], BeforeValidator(_split), Field(min_length=1)
+    ] = Field(
+        ("mqtt_rules", "grants"), description="Where rules are read: mqtt_rules, grants (the platform's), emqx, go-auth"
+    )
+
+    redis_url: SecretStr = Field(
+        SecretStr(""), description="redis:// or rediss:// (TLS), with user and password; needed with store = production"
+    )
+    redis_mode: Literal["standalone", "sentinel", "cluster"] = Field(
+        "standalone", description="What redis_url leads to; of a Sentinel or a cluster it names one node"
+    )
+    redis_nodes: Names = Field((), description="More Sentinels or cluster nodes to begin at, as host:port")
+    redis_service: str = Field("mymaster", min_length=1, description="Name of the service that the Sentinels watch")
+    redis_ca_file: Path | None = Field(None, description="Certificates to trust instead of the system's")
+    redis_timeout: Seconds = Field(0.5, description="Longest time of one Redis command; below hooks_deadline")
+    redis_prefix: str = Field("companion", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="What every key begins with")
 
     log_format: LogFormat = Field("auto", description="console, json, or auto: text on a terminal and JSON elsewhere")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
@@ -105,7 +150,22 @@ class Settings(BaseModel):
         100_000, description="Entries per cache of the hooks"
     )
     cache_seconds: Seconds = Field(60.0, description="Longest life of a cached account, policy or token")
-    cache_poll: Seconds = Field(0.25, description="How often the store is asked whether accounts or rules changed")
+    cache_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        67_108_864, description="Estimated bytes per cache of the hooks"
+    )
+    cache_stale: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        300.0, description="How long what has expired may still allow while the store is away; 0: not at all"
+    )
+    cache_poll: Seconds = Field(
+        0.25, description="How often the embedded store is asked whether accounts or rules changed"
+    )
+
+    throttle_failures: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        20, description="Refused logins of one user name from one address before they are refused unseen; 0: no limit"
+    )
+    throttle_seconds: Seconds = Field(
+        60.0, description="Window in which they are counted, and how long they stay refused"
+    )
 
     ops_host: str = Field("127.0.0.1", description="Address of metrics, health and changes")
     ops_port: Port = Field(8081, description="Port of metrics, health and changes")
@@ -117,6 +177,13 @@ class Settings(BaseModel):
         4_194_304, description="Longest body of POST /changes"
     )
     changes_max_batch: Annotated[int, Field(ge=1, le=100_000)] = Field(1000, description="Most changes in one POST")
+    changes_watch: Names = Field(
+        DEFAULT_WATCH,
+        description="Collections whose change streams are published, as db.collection or db.*; - for none",
+    )
+    changes_resync_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        500, description="Documents read at once when the history of changes was lost"
+    )
 
     mqtt_host: str = Field("127.0.0.1", description="Broker that changes are published to")
     mqtt_port: Annotated[int, Field(ge=1, le=65535)] = Field(1883, description="Its port")
@@ -141,6 +208,9 @@ class Settings(BaseModel):
     publisher_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
         8, description="Refusals by the broker before a change is dead"
     )
+    publisher_lease: Annotated[float, Field(ge=1, le=600)] = Field(
+        10.0, description="How long a publisher that died holds back the next"
+    )
     publisher_max_topics: Annotated[int, Field(ge=1, le=100_000)] = Field(2048, description="Most topics of one change")
 
     retention_changes: Days = Field(7, description="Days that published changes, and so their event ids, are kept")
@@ -163,6 +233,19 @@ class Settings(BaseModel):
             parse_topic_template(template)
         return value
 
+    @field_validator("changes_watch")
+    @classmethod
+    def _watch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value == ("-",):
+            return ()
+        for name in value:
+            db, dot, collection = name.partition(".")
+            if not db or not dot or not collection or db in {"admin", "config", "local"} or "*" in db:
+                raise ValueError(
+                    f"each is db.collection or db.*, of a database that is no part of MongoDB's own ({name})"
+                )
+        return value
+
     @field_validator("hooks_keys", "ops_keys")
     @classmethod
     def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -180,6 +263,19 @@ class Settings(BaseModel):
             raise ValueError(
                 f"password_deadline: less than hooks_deadline ({self.hooks_deadline} s), so that an overload is answered"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stores(self) -> Self:
+        if self.store == "production":
+            for name in ("mongo_url", "redis_url"):
+                if not getattr(self, name).get_secret_value():
+                    raise ValueError(f"{name}: needed with store = production")
+            for name in ("mongo_timeout", "redis_timeout"):
+                if getattr(self, name) >= self.hooks_deadline:
+                    raise ValueError(
+                        f"{name}: less than hooks_deadline ({self.hooks_deadline} s), so that an outage is answered"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ CompanionError
 ├── Invalid        bad input: tell the sender which field, which value, what is allowed; never try again
 ├── Transient      a store or a peer is away or busy: try again later, with back-off
 └── Permanent      it will not work however often it is tried: record it and go on
+    └── Fenced     another holder of the lease came after us: stop writing
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class Transient(CompanionError):
 
 class Permanent(CompanionError):
     """The same call would fail again, however often it is tried."""
+
+
+class Fenced(Permanent):
+    """A write under a fencing token that is not the newest: somebody else holds the lease since, and this writer must stop."""
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     INVALID_TOPIC = "invalid_topic"
     DENIED_BY_RULE = "denied_by_rule"
     NO_RULE = "no_rule"
+    THROTTLED = "throttled"
     OVERLOADED = "overloaded"
     DEADLINE = "deadline"
     STORE_AWAY = "store_away"
@@ -104,7 +105,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who connects with a user name and a password. `expires_at` is in Unix seconds."""
+    """Somebody who connects with a user name and a password. `expires_at` is in Unix seconds.
+
+    `subjects` are the names that grants are given to (`local@domain`, as the platform writes them); most have none.
+    """
 
     username: str
     kind: Kind
@@ -112,17 +116,23 @@ class Account:
     password_hash: str = field(repr=False)
     disabled: bool = False
     expires_at: int | None = None
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A platform session that logged in with an access token; `expires_at` is the token's `exp` in Unix seconds."""
+    """A platform session that logged in with an access token; `expires_at` is the token's `exp` in Unix seconds.
+
+    `subject` and `scope` (space-separated) are the token's claims; grants to the subject hold within the scope.
+    """
 
     username: str
     client_id: str
     principal: str
     session: str
     expires_at: int
+    subject: str = ""
+    scope: str = ""
 
 
 class ChangeOp(StrEnum):
@@ -173,3 +183,24 @@ class Audit:
     topic: str = ""
     rule: str = ""
     detail: str = ""
+
+
+class Scope(StrEnum):
+    """What a notice speaks about."""
+
+    ACCOUNT = "account"
+    SESSION = "session"
+    RULES = "rules"
+    EVERYTHING = "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What decisions rested on has changed and must not be served from memory any more.
+
+    `name` is the user name for ACCOUNT and SESSION, and empty otherwise. EVERYTHING also stands for a gap: something may have
+    changed unseen.
+    """
+
+    scope: Scope
+    name: str = ""

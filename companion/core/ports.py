@@ -6,11 +6,11 @@ passes. Every adapter runs the suites in `tests/contracts/`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from companion.core.model import Account, Audit, Change, Session
+from companion.core.model import Account, Audit, Change, Notice, Session
 from companion.core.rules import Rule
 
 
@@ -78,11 +78,64 @@ class Sessions(Protocol):
         ...
 
 
-class Generations(Protocol):
-    """A cheap look at whether what decisions rest on (accounts, rules, sessions) has changed since."""
+class Notices(Protocol):
+    """Word of what changed, from whichever process changed it, so that caches let go of it."""
 
-    async def current(self) -> int:
-        """Return a number that grows with every committed change of an account or a rule, by whatever process."""
+    async def announce(self, notice: Notice) -> None:
+        """Tell every follower, in this process and in others; those who are away for a while get it when they are back."""
+        ...
+
+    def follow(self) -> AsyncIterator[Sequence[Notice]]:
+        """Yield for ever what changed, soon after it did.
+
+        The first item is empty and comes once we are listening: what changes after it is told. A store that is away is waited for
+        inside; when it cannot be shown that nothing was missed, EVERYTHING is told. Telling too much is right, too little is not.
+        Close the iterator (`contextlib.aclosing`) to stop.
+        """
+        ...
+
+
+class Counters(Protocol):
+    """Counts of what happens too often, shared by every process where the store is shared."""
+
+    async def add(self, key: str, seconds: float) -> int:
+        """Count one more and return the count; the first of a count begins a window, with whose end the count is forgotten."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to be the only one. `token` fences writes: every later lease of this name, by whomever, has a higher one."""
+
+    name: str
+    holder: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Somebody else holds the lease, for at most this many seconds more if it is not renewed."""
+
+    holder: str
+    seconds: float
+
+
+class Leases(Protocol):
+    """Who does what only one may do. Times are measured by the store's clock."""
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | Held:
+        """Take the lease for `seconds` if it is free or has run out; a holder that has it already gets a new one.
+
+        Every lease has a higher token than the one before.
+        """
+        ...
+
+    async def renew(self, lease: Lease, seconds: float) -> bool:
+        """Extend it to `seconds` from now, under the same token; False when it is not ours any more (it ran out, or was taken)."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give it back so that the next need not wait; no error when it is not ours any more."""
         ...
 
 
@@ -138,14 +191,70 @@ class Inbox(Protocol):
 
 
 class Checkpoints(Protocol):
-    """How far a reader of changes has come: everything up to the position is acknowledged."""
+    """How far a reader of changes has come: everything up to the position is acknowledged. Only its source understands it.
 
-    async def load(self, name: str) -> int:
-        """Return the position; 0 when nothing was saved."""
+    `fence` is the token of the lease under which the reader works; the highest one seen for a name is the only one that may write.
+    """
+
+    async def load(self, name: str) -> str | None:
+        """Return the position; None when nothing was saved."""
         ...
 
-    async def save(self, name: str, position: int) -> None:
-        """Store the position durably. A position lower than the stored one leaves the stored one."""
+    async def claim(self, name: str, fence: int) -> str | None:
+        """Return the position, and refuse lower fences from now on. Raises `Fenced` when a higher one has claimed it."""
+        ...
+
+    async def save(self, name: str, position: str, fence: int) -> None:
+        """Store the position durably. Raises `Fenced` when a higher fence has claimed or saved it; then nothing is stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a source yields: a change with its position; without a change, only the news that the source has come this far."""
+
+    position: str
+    change: Change | None
+
+
+class Source(Protocol):
+    """Where changes come from. It belongs to one reader, who holds its lease.
+
+    The order of calls is `open`, then `read` again and again, `acknowledge`, `save` and `bury` beside it, then `close`; after
+    `close` it can be opened again.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of its checkpoint and of its series in the metrics: lower-case letters."""
+        ...
+
+    async def open(self, fence: int) -> None:
+        """Claim the checkpoint and go there. Raises `Fenced` when a later reader has claimed it."""
+        ...
+
+    async def read(self, limit: int) -> Sequence[Item]:
+        """Return up to `limit` items behind those already read; with nothing new, wait (at most a second) and return none."""
+        ...
+
+    async def acknowledge(self, acknowledged: Sequence[tuple[str, int]]) -> None:
+        """Note for each (position, Unix milliseconds) that every message of its change was acknowledged, and when."""
+        ...
+
+    async def save(self, position: str) -> None:
+        """Store durably that everything up to `position` is done. Raises `Fenced` when a later reader has claimed it."""
+        ...
+
+    async def bury(self, item: Item, reason: str) -> None:
+        """Record durably that this change could not be published, and why."""
+        ...
+
+    async def backlog(self) -> int | None:
+        """Return how many changes wait behind the saved position; None when the source cannot tell."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what reading holds; no error when it is closed."""
         ...
 
 
@@ -188,8 +297,18 @@ class Store(Protocol):
         ...
 
     @property
-    def generations(self) -> Generations:
-        """The sign that accounts or rules changed."""
+    def notices(self) -> Notices:
+        """Word of what changed."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """Counts of what happens too often."""
+        ...
+
+    @property
+    def leases(self) -> Leases:
+        """Who does what only one may do."""
         ...
 
     @property
@@ -199,7 +318,12 @@ class Store(Protocol):
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """Positions of readers."""
+        """Positions of the readers of the inbox."""
+        ...
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """Where changes come from beside the inbox; none in a store that nobody else writes to."""
         ...
 
     @property
@@ -207,6 +331,15 @@ class Store(Protocol):
         """Decisions worth keeping."""
         ...
 
-    async def ping(self) -> None:
-        """Raise `Transient` when the store cannot serve."""
+    async def troubles(self) -> Mapping[str, str | None]:
+        """Return for each store behind this one (`mongodb`, `redis`, `sqlite`) in one line, that names it, why it cannot serve.
+
+        None where it can.
+        Takes no longer than a second or two, also when nobody answers.
+        """
+        ...
+
+    @property
+    def hooks_need(self) -> Collection[str]:
+        """Those of them without which the hooks cannot decide; without the others they go on."""
         ...

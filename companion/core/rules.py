@@ -69,6 +69,11 @@ def subject_of_account(username: str) -> str:
     return f"account:{username}"
 
 
+def subject_of_grants(name: str) -> str:
+    """Return the subject of the platform's grants to `name` (`local@domain`); such rules are read, never added here."""
+    return f"grants:{name}"
+
+
 def check_rule(rule: Rule) -> Template:
     """Return the parsed filter of a rule that can be enforced; raise `Invalid` naming the field otherwise."""
     scope, colon, name = rule.subject.partition(":")

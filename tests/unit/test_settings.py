@@ -11,9 +11,13 @@ from pydantic import SecretStr, ValidationError
 
 from companion.core.errors import Invalid
 from companion.loading import PREFIX, displayed, load
+from companion.mappings import AccountMapping
 from companion.settings import Settings, secret_fields
 
 MARK = "s3cret-MARKER-0f-the-tests"
+SINGLE = {"mqtt_password", "mongo_url", "redis_url"}
+"""The secrets that are no lists."""
+
 LONG = MARK.ljust(64, "x")
 
 
@@ -129,7 +133,7 @@ def test_the_environment_beats_the_file(tmp_path: Path) -> None:
 def test_secrets_from_files(tmp_path: Path, way: str) -> None:
     """Every secret can stand in a file of its own; the line break at its end is not part of it, lists have one a line."""
     for name in secret_fields():
-        listed = name != "mqtt_password"
+        listed = name not in SINGLE
         path = write(tmp_path / name, f"{LONG}\n{LONG}2\n" if listed else f" {MARK} \r\n")
         of_variable = {f"{PREFIX}{name.upper()}_FILE": path}
         loaded = load(of_variable if way == "variable" else with_file(tmp_path, f'{name}_file = "{path}"'))
@@ -213,6 +217,14 @@ def test_two_values_in_one_place(tmp_path: Path, content: str, environ: dict[str
         ("password_cost", "15", "at most password_max_cost (14)"),
         ("password_deadline", "3", "less than hooks_deadline (3.0 s)"),
         ("hooks_max_body", "2000000", "less than or equal to 1048576"),
+        ("store", "both", "'embedded' or 'production'"),
+        ("redis_mode", "ring", "'standalone', 'sentinel' or 'cluster'"),
+        ("redis_prefix", "a b", "pattern"),
+        ("changes_watch", "thing", "db.collection or db.*"),
+        ("changes_watch", "*.devices", "db.collection or db.*"),
+        ("changes_watch", "local.oplog", "no part of MongoDB's own"),
+        ("accounts_sources", "users", "'mqtt_accounts', 'platform', 'emqx' or 'go-auth'"),
+        ("rules_sources", "", "at least 1 item"),
     ],
 )
 def test_wrong_values(name: str, text: str, said: str) -> None:
@@ -223,6 +235,42 @@ def test_wrong_values(name: str, text: str, said: str) -> None:
     assert said in problem.allowed
     assert f"(from {variable})" in str(problem) or name == "publisher_topics"
     assert text in str(problem)
+
+
+def test_production_needs_both_addresses() -> None:
+    """The production stores do not start without knowing where they are."""
+    environ = {"COMPANION_STORE": "production", "COMPANION_MONGO_URL": "mongodb://localhost"}
+    problem = refused(environ)
+    assert (problem.field, "store = production" in problem.allowed) == ("redis_url", True)
+    assert load(environ | {"COMPANION_REDIS_URL": "redis://localhost"}).settings.store == "production"
+
+
+@pytest.mark.parametrize("name", ["mongo_timeout", "redis_timeout"])
+def test_stores_answer_before_the_hooks_must(name: str) -> None:
+    """A store that may take as long as the whole answer could never be answered for."""
+    environ = {"COMPANION_MONGO_URL": "mongodb://localhost", "COMPANION_REDIS_URL": "redis://localhost"}
+    assert load({f"COMPANION_{name.upper()}": "3"}).settings.store == "embedded"
+    problem = refused({**environ, "COMPANION_STORE": "production", f"COMPANION_{name.upper()}": "3"})
+    assert (problem.field, "less than hooks_deadline (3.0 s)" in problem.allowed) == (name, True)
+
+
+def test_collections_to_watch() -> None:
+    """A dash stands for none."""
+    assert load({"COMPANION_CHANGES_WATCH": "-"}).settings.changes_watch == ()
+    assert load({"COMPANION_CHANGES_WATCH": "a.b.c,d.*"}).settings.changes_watch == ("a.b.c", "d.*")
+
+
+def test_account_mappings_from_a_file(tmp_path: Path) -> None:
+    """Mappings of one's own stand beside the names of those that are known; an unknown field is refused by its name."""
+    text = 'accounts_sources = ["platform", {collection = "crm.people", username = "mail", active = ["ok"]}]'
+    settings = load(with_file(tmp_path, text)).settings
+    assert settings.accounts_sources == (
+        "platform",
+        AccountMapping(collection="crm.people", username="mail", active=("ok",)),
+    )
+    assert dict(displayed(settings))["accounts_sources"] == "platform, crm.people"
+    problem = refused(with_file(tmp_path, text.replace("username", "user_name")))
+    assert problem.field == "accounts_sources"
 
 
 def test_wrong_values_in_a_file(tmp_path: Path) -> None:
@@ -278,8 +326,8 @@ def test_a_secret_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_which_settings_are_secret() -> None:
-    """Keys, token secrets and passwords."""
-    assert secret_fields() == {"hooks_keys", "ops_keys", "token_secrets", "mqtt_password"}
+    """Keys, token secrets, passwords, and addresses that hold one."""
+    assert secret_fields() == {"hooks_keys", "ops_keys", "token_secrets"} | SINGLE
 
 
 def test_secrets_are_not_shown() -> None:
