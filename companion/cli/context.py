@@ -18,7 +18,7 @@ from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.loading import CONFIG, Loaded, load
 from companion.settings import Settings
-from companion.stores.embedded import EmbeddedStore
+from companion.stores.opening import open_store
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def with_store(work: Callable[[Store], Awaitable[T]]) -> T:
     """Open the store, do the work, close the store."""
 
     async def main() -> T:
-        async with EmbeddedStore.open(settings().data_dir) as store:
+        async with open_store(settings()) as store:
             return await work(store)
 
     return run(main())

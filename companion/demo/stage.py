@@ -57,6 +57,7 @@ async def staged(settings: Settings) -> AsyncIterator[Stage]:
     broker_port = _free_port(settings.mqtt_port)
     chosen = settings.model_copy(
         update={
+            "store": "embedded",
             "data_dir": settings.data_dir / "demo",
             "log_format": "console",
             "log_decisions": "all",
@@ -73,7 +74,7 @@ async def staged(settings: Settings) -> AsyncIterator[Stage]:
         }
     )
     configure_logs(chosen.log_format, "info")
-    async with EmbeddedStore.open(chosen.data_dir) as store:
+    async with EmbeddedStore.open(chosen.data_dir, chosen.cache_poll) as store:
         await _people(store, passwords, chosen.password_cost)
     async with running(chosen, Role.ALL) as service:
         config = EmbeddedBrokerConfig(

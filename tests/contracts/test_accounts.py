@@ -14,6 +14,8 @@ from companion.core.ports import Store
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE, account
 
+PORTS = {"accounts"}
+
 
 async def everybody(store: Store, limit: int = 1000) -> list[Account]:
     """Return all accounts, page by page."""

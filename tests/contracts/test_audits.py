@@ -13,6 +13,8 @@ from companion.core.ports import Store
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE, audit
 
+PORTS = {"audits"}
+
 
 async def details(store: Store, limit: int = 1000) -> list[str]:
     """Return the details of the records, oldest first."""

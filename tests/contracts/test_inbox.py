@@ -15,6 +15,8 @@ from companion.core.ports import Received, Store, Taken
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE, change, changes
 
+PORTS = {"inbox"}
+
 FOR_EVER = 2**53
 
 

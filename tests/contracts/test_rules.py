@@ -15,6 +15,8 @@ from tests.support.adapters import Open
 from tests.support.entities import HOSTILE
 from tests.support.policies import QOS_SETS
 
+PORTS = {"rules"}
+
 
 def rule(filter_: str = "t/#", subject: str = EVERYONE, qos: frozenset[int] = ANY_QOS) -> Rule:
     return Rule(subject, Effect.ALLOW, RuleAction.ALL, filter_, qos)

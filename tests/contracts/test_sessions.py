@@ -12,6 +12,8 @@ from companion.core.ports import Store
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE, session
 
+PORTS = {"sessions"}
+
 
 async def test_nobody_at_first(store: Store) -> None:
     """A session that was never stored is not found, and forgetting it is no error."""

@@ -7,30 +7,36 @@ import asyncio
 import pytest
 
 from companion.core.errors import CompanionError
+from companion.core.model import Notice, Scope
 from companion.core.ports import Store
 from tests.support.adapters import Open
 from tests.support.entities import account, audit, change, changes, session
 
 
-async def test_ping(store: Store, other: Store) -> None:
-    """A store that serves answers a ping with nothing."""
-    await store.ping()
-    await other.ping()
+async def test_no_trouble(store: Store, other: Store) -> None:
+    """A store that serves has no trouble to tell, and says which of what is behind it the hooks need."""
+    for one in (store, other):
+        troubles = await one.troubles()
+        assert set(troubles.values()) == {None}
+        assert set(one.hooks_need) <= set(troubles)
+        assert one.hooks_need
 
 
 async def test_a_closed_store_says_so(open_store: Open) -> None:
     """Whoever still asks a closed store, for whatever, gets an error of ours."""
     async with open_store() as store:
-        await store.ping()
+        pass
+    troubles = await store.troubles()
+    assert all(troubles.values())
     for call in (
-        store.ping(),
         store.accounts.get("alice"),
         store.accounts.add([account("alice")]),
         store.rules.list(),
         store.sessions.put(session()),
-        store.generations.current(),
+        store.notices.announce(Notice(Scope.RULES)),
+        store.leases.acquire("work", "a", 1),
         store.inbox.append([change("e1")]),
-        store.checkpoints.save("reader", 1),
+        store.checkpoints.save("reader", "1", 1),
         store.audits.append([audit()]),
     ):
         with pytest.raises(CompanionError):
@@ -74,11 +80,11 @@ async def test_everything_at_once(store: Store, other: Store) -> None:
             two.sessions.get("u", f"s:{number}"),
             one.audits.append([audit()]),
             two.audits.latest(5),
-            one.checkpoints.save("reader", number),
-            two.generations.current(),
-            two.ping(),
+            one.checkpoints.save("reader", str(number), 1),
+            two.leases.acquire(f"work {number}", "a", 1),
+            two.troubles(),
         ]
     await asyncio.gather(*calls)
     assert len(await store.accounts.list()) == 30
     assert await other.inbox.backlog(0) == 150
-    assert await other.checkpoints.load("reader") == 29
+    assert await other.checkpoints.load("reader") in {str(number) for number in range(30)}

@@ -1,23 +1,44 @@
-"""The adapters of the store's ports; every contract suite runs on each of them."""
+"""The adapters of the stores' ports; every contract suite runs on each of them that has its ports."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from companion.core.ports import Store
 from companion.stores.embedded import EmbeddedStore
 
-Open = Callable[[], AbstractAsyncContextManager[Store]]
-"""Opens a store; every call opens one more on the same data."""
+Open = Callable[[], AbstractAsyncContextManager[Any]]
+"""Opens a store, or what of one an adapter has; every call opens one more on the same data."""
+
+EVERY_PORT: Final = frozenset(
+    {
+        "accounts",
+        "rules",
+        "sessions",
+        "notices",
+        "counters",
+        "leases",
+        "inbox",
+        "checkpoints",
+        "audits",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What has these ports. `make` makes data, empty at first, that belongs to one test and may use this folder."""
+
+    make: Callable[[Path], Open]
+    ports: frozenset[str] = EVERY_PORT
 
 
 def _embedded(folder: Path) -> Open:
-    return functools.partial(EmbeddedStore.open, folder / "data")
+    return functools.partial(EmbeddedStore.open, folder / "data", 0.02)
 
 
-ADAPTERS: Final[Mapping[str, Callable[[Path], Open]]] = {"embedded": _embedded}
-"""By name: what makes data, empty at first, that belongs to one test and may use this folder."""
+ADAPTERS: Final[Mapping[str, Adapter]] = {"embedded": Adapter(_embedded)}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from companion.core.errors import CompanionError, Permanent, Transient
+from companion.core.model import Notice, Scope
 from companion.stores.embedded import EmbeddedStore, database, migrations
 from companion.stores.embedded.database import Database
 from companion.stores.embedded.store import FILE_NAME
@@ -108,7 +109,7 @@ async def test_an_empty_file_is_a_new_store(tmp_path: Path) -> None:
     """A file that was only made, such as by a start that was interrupted at once, is filled."""
     (tmp_path / FILE_NAME).touch()
     async with EmbeddedStore.open(tmp_path) as store:
-        await store.ping()
+        assert await store.troubles() == {"sqlite": None}
 
 
 async def test_a_folder_without_rights(tmp_path: Path) -> None:
@@ -154,12 +155,13 @@ async def test_a_damaged_file(tmp_path: Path) -> None:
 
 
 async def test_a_table_that_is_gone(tmp_path: Path) -> None:
-    """Whoever pulls the schema from under a running store gets an error of ours from it, also from `ping`."""
+    """Whoever pulls the schema from under a running store gets an error of ours from it, and it says so itself."""
     async with EmbeddedStore.open(tmp_path) as store:
-        await store.ping()
+        assert await store.troubles() == {"sqlite": None}
         query(tmp_path, "DROP TABLE generation")
         with pytest.raises(Permanent, match="no such table"):
-            await store.ping()
+            await store.notices.announce(Notice(Scope.RULES))
+        assert "no such table" in str((await store.troubles())["sqlite"])
         await store.inbox.append([change("e1")])
 
 
@@ -200,7 +202,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatc
         patched.setattr(migrations, "MIGRATIONS", broken)
         assert "nowhere" in await refused(tmp_path, Permanent)
     async with EmbeddedStore.open(tmp_path) as store:
-        await store.ping()
+        assert await store.troubles() == {"sqlite": None}
     assert query(tmp_path, "SELECT count(*) FROM sqlite_schema WHERE name = 'novelty'") == [(0,)]
 
 
@@ -253,7 +255,7 @@ async def test_new_data_that_another_process_locks(tmp_path: Path, monkeypatch: 
         locker.say("enough")
         assert await locker.line() == "free"
     async with EmbeddedStore.open(tmp_path) as store:
-        await store.ping()
+        assert await store.troubles() == {"sqlite": None}
 
 
 LOCKER = """

@@ -10,12 +10,20 @@ from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
 from companion.stores.embedded.database import Database
 
-_COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at"
+_COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at, subjects"
 
 
-def _account(row: tuple[str, str, str, str, int, int | None]) -> Account:
-    username, kind, principal, password_hash, disabled, expires_at = row
-    return Account(username, Kind(kind), principal, password_hash, disabled=bool(disabled), expires_at=expires_at)
+def _account(row: tuple[str, str, str, str, int, int | None, str]) -> Account:
+    username, kind, principal, password_hash, disabled, expires_at, subjects = row
+    return Account(
+        username,
+        Kind(kind),
+        principal,
+        password_hash,
+        disabled=bool(disabled),
+        expires_at=expires_at,
+        subjects=tuple(subjects.split("\n")) if subjects else (),
+    )
 
 
 class EmbeddedAccounts:
@@ -45,9 +53,10 @@ class EmbeddedAccounts:
                     account.password_hash,
                     int(account.disabled),
                     account.expires_at,
+                    "\n".join(account.subjects),
                 )
                 try:
-                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
+                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                 except sqlite3.IntegrityError:
                     raise Invalid("username", account.username, "a user name that does not exist yet") from None
 

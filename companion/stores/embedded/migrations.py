@@ -44,6 +44,20 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             topic TEXT NOT NULL, rule TEXT NOT NULL, detail TEXT NOT NULL) STRICT""",
         "CREATE INDEX audits_by_time ON audits (at)",
     ),
+    (
+        # Positions mean something to their source only; the fence tells whose lease may write them.
+        """CREATE TABLE fenced_checkpoints (
+            name TEXT PRIMARY KEY, position TEXT, fence INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "INSERT INTO fenced_checkpoints SELECT name, CAST(position AS TEXT), 0 FROM checkpoints",
+        "DROP TABLE checkpoints",
+        "ALTER TABLE fenced_checkpoints RENAME TO checkpoints",
+        # The row stays when a lease ends: the next token has to be higher.
+        """CREATE TABLE leases (
+            name TEXT PRIMARY KEY, holder TEXT NOT NULL, token INTEGER NOT NULL, until REAL NOT NULL) STRICT, WITHOUT ROWID""",
+        "ALTER TABLE accounts ADD COLUMN subjects TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN subject TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN scope TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 

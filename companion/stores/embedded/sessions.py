@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import fields
+from operator import attrgetter
+from typing import Final
 
 from companion.core.model import Session
 from companion.stores.embedded.database import Database
+
+_COLUMNS: Final = ", ".join(column.name for column in fields(Session))
+_values: Final = attrgetter(*(column.name for column in fields(Session)))
 
 
 class EmbeddedSessions:
@@ -16,13 +22,10 @@ class EmbeddedSessions:
 
     async def put(self, session: Session) -> None:
         """Store it, in place of an earlier one of the same user name and client id."""
-        row = (session.username, session.client_id, session.principal, session.session, session.expires_at)
+        row = _values(session)
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR REPLACE INTO sessions (username, client_id, principal, session, expires_at) VALUES (?, ?, ?, ?, ?)",
-                row,
-            )
+            connection.execute(f"INSERT OR REPLACE INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
         await self._database.write(job)
 
@@ -31,8 +34,7 @@ class EmbeddedSessions:
 
         def job(connection: sqlite3.Connection) -> Session | None:
             row = connection.execute(
-                "SELECT username, client_id, principal, session, expires_at FROM sessions WHERE username = ? AND client_id = ?",
-                (username, client_id),
+                f"SELECT {_COLUMNS} FROM sessions WHERE username = ? AND client_id = ?", (username, client_id)
             ).fetchone()
             return Session(*row) if row else None
 

@@ -4,44 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
+from companion.core.errors import CompanionError
+from companion.core.ports import Source
+from companion.stores.counters import LocalCounters
 from companion.stores.embedded.accounts import EmbeddedAccounts
+from companion.stores.embedded.audits import EmbeddedAudits
+from companion.stores.embedded.checkpoints import EmbeddedCheckpoints
 from companion.stores.embedded.database import Database
 from companion.stores.embedded.inbox import EmbeddedInbox
-from companion.stores.embedded.records import EmbeddedAudits, EmbeddedCheckpoints, EmbeddedGenerations
+from companion.stores.embedded.leases import EmbeddedLeases
+from companion.stores.embedded.notices import EmbeddedNotices
 from companion.stores.embedded.rules import EmbeddedRules
 from companion.stores.embedded.sessions import EmbeddedSessions
 
 FILE_NAME: Final = "companion.sqlite3"
+NAME: Final = "sqlite"
+POLL_SECONDS: Final = 0.25
 
 
 class EmbeddedStore:
     """The port `Store` over one SQLite file in a data folder."""
 
-    def __init__(self, database: Database) -> None:
+    hooks_need: Collection[str] = frozenset({NAME})
+
+    def __init__(self, database: Database, poll: float = POLL_SECONDS) -> None:
         self._database = database
         self.accounts = EmbeddedAccounts(database)
         self.rules = EmbeddedRules(database)
         self.sessions = EmbeddedSessions(database)
-        self.generations = EmbeddedGenerations(database)
+        self.notices = EmbeddedNotices(database, poll)
+        self.counters = LocalCounters()
+        self.leases = EmbeddedLeases(database)
         self.inbox = EmbeddedInbox(database)
         self.checkpoints = EmbeddedCheckpoints(database)
+        self.sources: Sequence[Source] = ()
         self.audits = EmbeddedAudits(database)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, data_dir: Path) -> AsyncIterator[Self]:
-        """Open the store of this folder; the folder, the file and the schema are made where they are missing."""
-        async with Database(data_dir / FILE_NAME) as database:
-            yield cls(database)
+    async def open(cls, data_dir: Path, poll: float = POLL_SECONDS) -> AsyncIterator[Self]:
+        """Open the store of this folder; the folder, the file and the schema are made where they are missing.
 
-    async def ping(self) -> None:
-        """Raise `Transient` or `Permanent` when the file cannot be read."""
+        Followers of its notices look every `poll` seconds.
+        """
+        async with Database(data_dir / FILE_NAME) as database:
+            yield cls(database, poll)
+
+    async def troubles(self) -> Mapping[str, str | None]:
+        """Tell whether the file can be read."""
 
         def job(connection: sqlite3.Connection) -> None:
             connection.execute("SELECT value FROM generation").fetchone()
 
-        await self._database.read(job)
+        try:
+            await self._database.read(job)
+        except CompanionError as problem:
+            return {NAME: str(problem)}
+        return {NAME: None}

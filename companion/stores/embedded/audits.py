@@ -1,4 +1,4 @@
-"""Checkpoints, audits and the generation in SQLite."""
+"""Audit records in SQLite."""
 
 from __future__ import annotations
 
@@ -17,34 +17,6 @@ _AUDIT_MARKS: Final = ", ".join("?" for _ in fields(Audit))
 _AUDITS_A_STATEMENT: Final = 100
 # `dataclasses.astuple` copies deeply, which takes as long as a whole answer of the hooks.
 _audit_row: Final = attrgetter(*(column.name for column in fields(Audit)))
-
-
-class EmbeddedCheckpoints:
-    """The port `Checkpoints`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def load(self, name: str) -> int:
-        """Return the position; 0 when nothing was saved."""
-
-        def job(connection: sqlite3.Connection) -> int:
-            row = connection.execute("SELECT position FROM checkpoints WHERE name = ?", (name,)).fetchone()
-            return int(row[0]) if row else 0
-
-        return await self._database.read(job)
-
-    async def save(self, name: str, position: int) -> None:
-        """Store the position durably, unless a higher one is stored."""
-
-        def job(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO checkpoints VALUES (?, ?) ON CONFLICT (name)"
-                " DO UPDATE SET position = max(position, excluded.position)",
-                (name, position),
-            )
-
-        await self._database.write(job)
 
 
 class EmbeddedAudits:
@@ -98,18 +70,3 @@ class EmbeddedAudits:
             ).rowcount
 
         return await self._database.write(job)
-
-
-class EmbeddedGenerations:
-    """The port `Generations`; triggers move the number in the transaction of the change itself."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def current(self) -> int:
-        """Return the number."""
-
-        def job(connection: sqlite3.Connection) -> int:
-            return int(connection.execute("SELECT value FROM generation").fetchone()[0])
-
-        return await self._database.read(job)

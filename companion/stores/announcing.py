@@ -1,0 +1,117 @@
+"""Accounts and rules that tell other processes what they changed.
+
+The word is for speed only: whoever does not get it sees the change by the change stream, or when what it remembers has ended. So a
+broadcast that is away fails no write that the store has taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from companion.core.errors import CompanionError
+from companion.core.model import Account, Notice, Scope, Session
+from companion.core.ports import Accounts, Notices, Rules, Sessions
+from companion.core.rules import Rule
+
+log = structlog.get_logger("companion.stores.announcing")
+
+_RULES = Notice(Scope.RULES)
+
+
+async def _tell(notices: Notices, notice: Notice) -> None:
+    try:
+        await notices.announce(notice)
+    except CompanionError as problem:
+        log.warning("a change was not announced: others see it later", scope=notice.scope.value, problem=str(problem))
+
+
+class AnnouncingAccounts:
+    """The port `Accounts`, over another one."""
+
+    def __init__(self, accounts: Accounts, notices: Notices) -> None:
+        self._accounts = accounts
+        self._notices = notices
+
+    async def get(self, username: str) -> Account | None:
+        """Return the account of this user name, or None."""
+        return await self._accounts.get(username)
+
+    async def add(self, accounts: Sequence[Account]) -> None:
+        """Add all or none; `Invalid` names a user name that exists. Those who asked for a name in vain hear of it as well."""
+        await self._accounts.add(accounts)
+        for account in accounts:
+            await _tell(self._notices, Notice(Scope.ACCOUNT, account.username))
+
+    async def set_password(self, username: str, password_hash: str) -> bool:
+        """Replace the hash; False when there is no such account."""
+        changed = await self._accounts.set_password(username, password_hash)
+        if changed:
+            await _tell(self._notices, Notice(Scope.ACCOUNT, username))
+        return changed
+
+    async def set_disabled(self, username: str, *, disabled: bool) -> bool:
+        """Disable or enable; False when there is no such account."""
+        changed = await self._accounts.set_disabled(username, disabled=disabled)
+        if changed:
+            await _tell(self._notices, Notice(Scope.ACCOUNT, username))
+        return changed
+
+    async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
+        """Return up to `limit` accounts behind the user name `after`."""
+        return await self._accounts.list(after=after, limit=limit)
+
+
+class AnnouncingRules:
+    """The port `Rules`, over another one."""
+
+    def __init__(self, rules: Rules, notices: Notices) -> None:
+        self._rules = rules
+        self._notices = notices
+
+    async def add(self, rule: Rule) -> Rule:
+        """Store a rule that can be enforced and return it with its id."""
+        added = await self._rules.add(rule)
+        await _tell(self._notices, _RULES)
+        return added
+
+    async def remove(self, rule_id: str) -> bool:
+        """Remove; False when there is no such rule."""
+        removed = await self._rules.remove(rule_id)
+        if removed:
+            await _tell(self._notices, _RULES)
+        return removed
+
+    async def of(self, subjects: Sequence[str]) -> Sequence[Rule]:
+        """Return the rules of these subjects, oldest first."""
+        return await self._rules.of(subjects)
+
+    async def list(self) -> Sequence[Rule]:
+        """Return every rule, oldest first."""
+        return await self._rules.list()
+
+
+class AnnouncingSessions:
+    """The port `Sessions`, over another one. New sessions are traffic and not announced; those that end early are."""
+
+    def __init__(self, sessions: Sessions, notices: Notices) -> None:
+        self._sessions = sessions
+        self._notices = notices
+
+    async def put(self, session: Session) -> None:
+        """Store it, in place of an earlier one of the same user name and client id."""
+        await self._sessions.put(session)
+
+    async def get(self, username: str, client_id: str) -> Session | None:
+        """Return the session, also an expired one; None when there is none."""
+        return await self._sessions.get(username, client_id)
+
+    async def remove(self, username: str, client_id: str) -> None:
+        """Forget it; no error when there is none."""
+        await self._sessions.remove(username, client_id)
+        await _tell(self._notices, Notice(Scope.SESSION, username))
+
+    async def prune(self, before: int, limit: int) -> int:
+        """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many. Nobody serves them."""
+        return await self._sessions.prune(before, limit)
