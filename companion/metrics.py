@@ -7,6 +7,7 @@ process and passed to what measures.
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -14,6 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from companion.core.model import ChangeOp, Decision, Reason
+from companion.sharing import Together
 from companion.tallies import SpreadHistogram, TallyCounter
 
 Hook = Literal["auth", "authz"]
@@ -88,6 +90,15 @@ class Metrics:
         self.cache_entries = Gauge(
             "companion_cache_entries", "Entries in the caches of the hooks.", ["cache"], registry=registry
         )
+        self.cache_bytes = Gauge(
+            "companion_cache_bytes", "Estimated size of the caches of the hooks.", ["cache"], registry=registry
+        )
+        self.stale_served = Counter(
+            "companion_stale_served",
+            "Expired entries that served because the store was away.",
+            ["cache"],
+            registry=registry,
+        )
         self.audits_dropped = Counter(
             "companion_audits_dropped", "Audit records lost because the store was away too long.", registry=registry
         )
@@ -112,6 +123,25 @@ class Metrics:
         self.checkpoint = Gauge(
             "companion_checkpoint_position", "Position up to which all is acknowledged.", registry=registry
         )
+        self.lease_held = Gauge("companion_lease_held", "1 while this process leads.", ["name"], registry=registry)
+        self.fenced = Counter(
+            "companion_fenced", "Writes refused because another process has the lease since.", registry=registry
+        )
+        self.history_lost = Counter(
+            "companion_history_lost",
+            "How often a source could not go on where it was: what changed since is searched for.",
+            ["source"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "companion_dead_letters",
+            "Changes that could not be read, kept with their key.",
+            ["source"],
+            registry=registry,
+        )
+        self.resynchronised = Counter(
+            "companion_resync_documents", "Documents published after a lost history.", registry=registry
+        )
         self.messages_acknowledged = Counter(
             "companion_messages_acknowledged", "Messages that the broker acknowledged.", registry=registry
         )
@@ -133,6 +163,17 @@ class Metrics:
         self.broker_connects = Counter(
             "companion_broker_connects", "Connections that the publisher made to the broker.", registry=registry
         )
+
+        # Workers; no series without them.
+        self.workers = Gauge("companion_workers", "Worker processes of the hooks.", ["state"], registry=registry)
+        self.worker_restarts = Counter(
+            "companion_worker_restarts",
+            "Workers started in the place of one that ended.",
+            ["worker"],
+            registry=registry,
+        )
+        self.shared: Path | None = None
+        """Where the workers share their metrics, while there are any."""
 
         # Housekeeping.
         self.housekeeping_removed = Counter(
@@ -158,5 +199,5 @@ class Metrics:
         self._decided[hook, decision.reason].count += 1
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Return everything in Prometheus' text format, the workers' counts added to our own."""
+        return generate_latest(self.registry if self.shared is None else Together(self.registry, self.shared))

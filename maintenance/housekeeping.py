@@ -56,7 +56,7 @@ class Housekeeping:
         settings, store, now = self._settings, self._store, self._now()
         changes_before = int((now - settings.retention_changes * _DAY) * 1000)
         audits_before = int((now - settings.retention_audits * _DAY) * 1000)
-        through = await store.checkpoints.load(_PUBLISHER)
+        through = int(await store.checkpoints.load(_PUBLISHER) or 0)
         removed = {
             "changes": await _all(lambda: store.inbox.prune(through=through, before=changes_before, limit=_BATCH)),
             "audits": await _all(lambda: store.audits.prune(audits_before, _BATCH))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import os
 import secrets
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from companion.background import background
-from companion.core.errors import CompanionError, Invalid
+from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.core.routing import Router
+from companion.leadership import Leadership
 from companion.metrics import Metrics
 from companion.settings import Settings
 from publishers.delivery import Delivery
+from publishers.inbox_source import InboxSource
 from publishers.mqtt_config import MqttConfig
 from publishers.mqtt_delivery import MqttDelivery
 from publishers.pipeline import Pipeline
@@ -26,21 +30,23 @@ from publishers.rendering import Renderer
 log = structlog.get_logger("publishers.service")
 
 
+LEASE: Final = "publisher"
+_RELEASE_SECONDS: Final = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """A running publisher."""
+    """A running publisher. `taken` is to be called when the inbox has something new."""
 
     store: Store
     delivery: Delivery
-    pipeline: Pipeline
+    leadership: Leadership
+    taken: Callable[[], None]
 
     async def trouble(self) -> str | None:
-        """Return what keeps changes from being published, or None."""
-        try:
-            await self.store.ping()
-        except CompanionError as problem:
-            return str(problem)
-        return self.delivery.trouble
+        """Return what keeps changes from being published, or None; that another process publishes is none."""
+        troubles = (await self.store.troubles()).values()
+        return next((problem for problem in troubles if problem is not None), self.delivery.trouble)
 
 
 def make_router(settings: Settings) -> Router:
@@ -50,21 +56,35 @@ def make_router(settings: Settings) -> Router:
 
 @contextlib.asynccontextmanager
 async def running_publisher(settings: Settings, store: Store, metrics: Metrics) -> AsyncIterator[Publisher]:
-    """Publish until the block ends; then finish what is in flight within the shutdown deadline and save the checkpoint."""
+    """Publish, or wait for the turn to, until the block ends; then finish what is in flight within the shutdown deadline.
+
+    The checkpoints are saved and the lease is given back.
+    """
     renderer = Renderer(make_router(settings), settings.publisher_qos, settings.publisher_expiry)
     async with MqttDelivery(_mqtt(settings), _Observer(metrics)) as delivery:
         metrics.messages_in_flight.set_function(lambda: delivery.in_flight)
+        inbox = InboxSource(store.inbox, store.checkpoints)
         pipeline = Pipeline(
-            inbox=store.inbox,
-            checkpoints=store.checkpoints,
+            sources=(inbox, *store.sources),
             delivery=delivery,
             renderer=renderer,
             metrics=metrics,
             limit=settings.publisher_changes,
             attempts=settings.publisher_attempts,
         )
-        async with background(pipeline.run(), finish=functools.partial(pipeline.finish, settings.shutdown_deadline)):
-            yield Publisher(store, delivery, pipeline)
+        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        leadership = Leadership(store.leases, LEASE, holder, settings.publisher_lease)
+        metrics.lease_held.labels(LEASE).set_function(lambda: leadership.leading)
+
+        async def finish() -> None:
+            leadership.stop()
+            inbox.wake()
+            await pipeline.finish(settings.shutdown_deadline)
+            # Given back, the lease need not run out before the next can begin.
+            await leadership.ended(_RELEASE_SECONDS)
+
+        async with background(leadership.run(pipeline.run), finish=finish):
+            yield Publisher(store, delivery, leadership, inbox.wake)
 
 
 def _mqtt(settings: Settings) -> MqttConfig:

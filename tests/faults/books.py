@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from companion.stores.embedded.store import FILE_NAME
-from publishers.pipeline import CHECKPOINT
+from publishers.inbox_source import CHECKPOINT
 from tests.faults.ledger import Record
 
 
@@ -58,4 +58,4 @@ class Books:
         """Return the position up to which the publisher says that everything is done."""
         with self.open() as connection:
             row = connection.execute("SELECT position FROM checkpoints WHERE name = ?", (CHECKPOINT,)).fetchone()
-        return int(row[0]) if row else 0
+        return int(row[0]) if row and row[0] else 0
