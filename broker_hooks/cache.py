@@ -1,65 +1,138 @@
-"""A bounded cache with a jittered life: many entries made at once do not end at once."""
+"""A bounded cache with a jittered life: many entries made at once do not end at once.
+
+What has expired is kept a while longer, out of sight, for the case that the store is away when it is to be loaded again.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
+from companion.core.errors import Transient
 from companion.metrics import Metrics
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 _JITTER: Final = 0.2
+_ENTRY_BYTES: Final = 300
+"""What a key and the bookkeeping of an entry take, roughly."""
 
 
 class Cache(Generic[K, V]):
-    """At most `entries` values, each for at most `seconds`; when full, the oldest goes.
+    """At most `entries` values of `size` bytes (as `weigh` estimates them), each for at most `seconds`; the oldest goes first.
 
-    A value that was loaded before `clear` and arrives after it is not kept: take the `epoch` before loading, give it to `put`.
+    A value that was loaded before `clear` or `forget` and arrives after it is not kept: take the `epoch` before loading, give it to
+    `put`. For `stale` seconds after its end a value may still serve through `load` when the store is away.
     """
 
     def __init__(
-        self, name: str, entries: int, seconds: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        entries: int,
+        seconds: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        size: int = 2**40,
+        weigh: Callable[[V], int] = lambda _: 0,
+        stale: float = 0.0,
     ) -> None:
-        self._values: dict[K, tuple[float, V]] = {}
+        self._values: dict[K, tuple[float, V, int]] = {}
+        self._loads: dict[K, tuple[int, asyncio.Task[V]]] = {}
         self._entries = entries
         self._seconds = seconds
         self._clock = clock
+        self._size = size
+        self._weigh = weigh
+        self._stale = stale
+        self._weight = 0
         self._hits = metrics.hits[name]
         self._misses = metrics.misses[name]
+        self._stale_served = metrics.stale_served.labels(name)
         self.epoch = 0
         metrics.cache_entries.labels(name).set_function(lambda: len(self._values))
+        metrics.cache_bytes.labels(name).set_function(lambda: self._weight)
 
     def get(self, key: K) -> V | None:
         """Return the live value, or None."""
         entry = self._values.get(key)
         if entry is not None:
-            if entry[0] > self._clock():
+            now = self._clock()
+            if entry[0] > now:
                 self._hits.count += 1
                 return entry[1]
-            del self._values[key]
+            if entry[0] + self._stale <= now:
+                self._drop(key)
         self._misses.count += 1
         return None
+
+    def stale(self, key: K) -> V | None:
+        """Return the value also if it has expired, but not for too long, or None."""
+        entry = self._values.get(key)
+        if entry is None:
+            return None
+        if entry[0] + self._stale <= self._clock():
+            self._drop(key)
+            return None
+        return entry[1]
+
+    async def load(self, key: K, loader: Callable[[], Awaitable[V]], usable: Callable[[V], bool] = lambda _: True) -> V:
+        """Return what the loader loads; askers at the same time share one load. It is for the loader to `put` what may be kept.
+
+        While the store is away (`Transient`) an expired value that is `usable` serves instead, if there is one.
+        """
+        epoch, task = self._loads.get(key, (-1, None))
+        # A load that began before something changed must not answer those who ask after it.
+        if task is None or epoch != self.epoch:
+            task = asyncio.ensure_future(loader())
+            self._loads[key] = (self.epoch, task)
+            task.add_done_callback(lambda done: self._loaded(key, done))
+        try:
+            # One asker that gives up takes nothing from the others.
+            return await asyncio.shield(task)
+        except Transient:
+            kept = self.stale(key)
+            if kept is None or not usable(kept):
+                raise
+            self._stale_served.inc()
+            return kept
 
     def put(self, key: K, value: V, epoch: int) -> None:
         """Keep the value, unless the cache was cleared since `epoch`."""
         if epoch != self.epoch or not self._entries:
             return
-        self._values.pop(key, None)
-        while len(self._values) >= self._entries:
-            del self._values[next(iter(self._values))]
+        self._drop(key)
+        weight = self._weigh(value) + _ENTRY_BYTES
+        if weight > self._size:
+            return
+        while len(self._values) >= self._entries or self._weight + weight > self._size:
+            self._drop(next(iter(self._values)))
         life = self._seconds * (1 - _JITTER * random.random())  # noqa: S311 - spreads load, protects nothing
-        self._values[key] = (self._clock() + life, value)
+        self._values[key] = (self._clock() + life, value, weight)
+        self._weight += weight
 
     def forget(self, key: K) -> None:
         """Drop one value, and what is being loaded right now."""
-        self._values.pop(key, None)
+        self._drop(key)
         self.epoch += 1
 
     def clear(self) -> None:
         """Drop everything, and what is being loaded right now."""
         self._values.clear()
+        self._weight = 0
         self.epoch += 1
+
+    def _drop(self, key: K) -> None:
+        entry = self._values.pop(key, None)
+        if entry is not None:
+            self._weight -= entry[2]
+
+    def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
+        if self._loads.get(key, (0, None))[1] is task:
+            del self._loads[key]
+        if not task.cancelled():
+            task.exception()  # whoever asked got it; when all have gone nobody needs to hear of it

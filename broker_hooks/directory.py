@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Final
 
 import structlog
 
 from broker_hooks.cache import Cache
-from companion.core.errors import CompanionError
-from companion.core.model import Access, Account, Decision, Deny, Kind, Reason, Session
+from companion.core.errors import Transient
+from companion.core.model import Access, Account, Decision, Deny, Kind, Notice, Reason, Scope, Session
 from companion.core.policy import OWN_TOPICS, Policy
 from companion.core.ports import Store
-from companion.core.rules import EVERYONE, SESSION_KIND, subject_of_account, subject_of_kind
+from companion.core.rules import (
+    EVERYONE,
+    SESSION_KIND,
+    Rule,
+    RuleAction,
+    subject_of_account,
+    subject_of_grants,
+    subject_of_kind,
+)
 from companion.metrics import Metrics
 
 log = structlog.get_logger("broker_hooks.directory")
@@ -26,6 +35,14 @@ _TOKEN_EXPIRED: Final = Deny(Reason.TOKEN_EXPIRED)
 _ACCOUNT_EXPIRED: Final = Deny(Reason.ACCOUNT_EXPIRED)
 _NOBODY: Final = Account("", Kind.USER, "", "")
 """Stands in the cache for a principal that has no account."""
+
+_CHANGED: Final = 10_000
+"""Of how many changed user names we know; with more, everything is forgotten."""
+
+_ACCOUNT_BYTES: Final = 600
+_SESSION_BYTES: Final = 500
+_POLICY_BYTES: Final = 2000
+_RULE_BYTES: Final = 1000
 
 
 def refusal(account: Account, now: float) -> Deny | None:
@@ -39,35 +56,54 @@ def refusal(account: Account, now: float) -> Deny | None:
 
 @dataclass(frozen=True, slots=True)
 class _Connected:
-    """Somebody connected: the policy, and until when it holds (Unix seconds)."""
+    """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then."""
 
     policy: Policy
     expires_at: float
     ended: Deny
+    rules: int
+    by_session: bool
+    seen: int
 
 
 class Directory:
-    """Accounts, sessions and policies, with caches that follow the store's generation."""
+    """Accounts, sessions and policies, with caches that follow the store's notices.
+
+    While the store is away, what was loaded before goes on serving for `stale` seconds after its end; what is known to have changed
+    never does.
+    """
 
     def __init__(
-        self, store: Store, metrics: Metrics, *, entries: int, seconds: float, now: Callable[[], float] = time.time
+        self,
+        store: Store,
+        metrics: Metrics,
+        *,
+        entries: int,
+        seconds: float,
+        size: int = 2**40,
+        stale: float = 0.0,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._now = now
-        self._accounts: Cache[str, Account] = Cache("account", entries, seconds, metrics)
-        self._connected: Cache[tuple[str, str], _Connected] = Cache("policy", entries, seconds, metrics)
-        self._sessions: Cache[tuple[str, str], Session] = Cache("session", entries, seconds, metrics)
-        self._generation: int | None = None
+        self._accounts: Cache[str, Account] = Cache(
+            "account", entries, seconds, metrics, size=size, stale=stale, weigh=_weight_of_account
+        )
+        self._connected: Cache[tuple[str, str], _Connected] = Cache(
+            "policy", entries, seconds, metrics, size=size, stale=stale, weigh=_weight_of_policy
+        )
+        self._sessions: Cache[tuple[str, str], tuple[int, Session]] = Cache(
+            "session", entries, seconds, metrics, size=size, stale=stale, weigh=lambda _: _SESSION_BYTES
+        )
+        self._notices = 0
+        self._changed: dict[str, int] = {}
 
     async def account(self, username: str) -> Account | None:
         """Return the account, from the cache or the store. Accounts that do not exist are asked for each time."""
         account = self._accounts.get(username)
         if account is None or account is _NOBODY:
-            epoch = self._accounts.epoch
-            account = await self._store.accounts.get(username)
-            if account is not None:
-                self._accounts.put(username, account, epoch)
-        return account
+            account = await self._accounts.load(username, lambda: self._load_account(username))
+        return None if account is _NOBODY else account
 
     async def principal_account(self, username: str) -> Account | None:
         """Return the account that bears the name of a platform principal, which then decides too. Most have none.
@@ -77,49 +113,82 @@ class Directory:
         account = self._accounts.get(username)
         if account is None:
             epoch = self._accounts.epoch
-            account = await self._store.accounts.get(username) or _NOBODY
-            self._accounts.put(username, account, epoch)
+            account = await self._accounts.load(username, lambda: self._load_account(username))
+            if account is _NOBODY:
+                self._accounts.put(username, _NOBODY, epoch)
         return None if account is _NOBODY else account
+
+    async def _load_account(self, username: str) -> Account:
+        epoch = self._accounts.epoch
+        account = await self._store.accounts.get(username)
+        if account is None:
+            return _NOBODY
+        self._accounts.put(username, account, epoch)
+        return account
 
     async def start_session(self, session: Session) -> None:
         """Remember a token's session durably, so that any process can authorize it; a repetition costs a look-up."""
         key = (session.username, session.client_id)
-        if self._sessions.get(key) != session:
+        known = self._sessions.get(key)
+        if known is not None and known[1] == session and self._is_current(session.username, known[0]):
+            return
+        seen = self._notices
+        try:
             await self._store.sessions.put(session)
-            self._connected.forget(key)
-            self._sessions.put(key, session, self._sessions.epoch)
+        except Transient:
+            known = self._sessions.stale(key)
+            if known is None or known[1] != session or not self._is_current(session.username, known[0]):
+                raise
+            return
+        self._connected.forget(key)
+        self._sessions.put(key, (seen, session), self._sessions.epoch)
 
     async def end_session(self, username: str, client_id: str) -> None:
         """Forget an earlier token's session: this client id now belongs to an account."""
-        if await self._store.sessions.get(username, client_id) is not None:
+        key = (username, client_id)
+        try:
+            known = await self._store.sessions.get(username, client_id)
+        except Transient:
+            # Without the store only somebody of whom we know that there is no such session goes on.
+            connected = self._connected.stale(key)
+            if connected is None or connected.by_session or not self._is_current(username, connected.seen):
+                raise
+            return
+        if known is not None:
             await self._store.sessions.remove(username, client_id)
-            self._sessions.forget((username, client_id))
-            self._connected.forget((username, client_id))
+            self._sessions.forget(key)
+            self._connected.forget(key)
 
     async def decide(self, access: Access) -> Decision:
         """Judge a publish or subscribe by the policy of whoever is connected with this user name and client id."""
-        key = (access.username, access.client_id)
+        username = access.username
+        key = (username, access.client_id)
         connected = self._connected.get(key)
         # One that has expired is looked up again: another process may have taken a newer token since.
-        if connected is None or connected.expires_at <= self._now():
-            epoch = self._connected.epoch
-            found = await self._load(*key)
-            if isinstance(found, Deny):
-                return found
-            connected = found
-            self._connected.put(key, connected, epoch)
+        if connected is None or connected.expires_at <= self._now() or not self._is_current(username, connected.seen):
+            try:
+                connected = await self._connected.load(key, lambda: self._load(*key), self._may_serve(username))
+            except _Refused as refused:
+                return refused.deny
         if connected.expires_at <= self._now():
             return connected.ended
         return connected.policy.decide(access)
 
-    async def _load(self, username: str, client_id: str) -> _Connected | Deny:
+    def _is_current(self, username: str, seen: int) -> bool:
+        """Tell whether nothing about this user is known to have changed since there were `seen` notices."""
+        return seen >= self._changed.get(username, 0)
+
+    def _may_serve(self, username: str) -> Callable[[_Connected], bool]:
+        return lambda connected: self._is_current(username, connected.seen)
+
+    async def _load(self, username: str, client_id: str) -> _Connected:
         if not username:
-            return _NOT_CONNECTED
-        account = await self.account(username)
+            raise _Refused(_NOT_CONNECTED)
+        seen, epoch = self._notices, self._connected.epoch
+        account, session = await asyncio.gather(self.account(username), self._store.sessions.get(username, client_id))
         refused = refusal(account, self._now()) if account else None
         if refused:
-            return refused
-        session = await self._store.sessions.get(username, client_id)
+            raise _Refused(refused)
         values = {"username": username, "clientid": client_id}
         ends = [(float(account.expires_at), _ACCOUNT_EXPIRED)] if account and account.expires_at is not None else []
         if session is not None:
@@ -130,31 +199,78 @@ class Directory:
             values["principal"] = account.principal
             kind = account.kind.value
         else:
-            return _NOT_CONNECTED
-        rules = await self._store.rules.of((EVERYONE, subject_of_kind(kind), subject_of_account(username)))
+            raise _Refused(_NOT_CONNECTED)
+        granted_to = () if account is None else account.subjects
+        if session is not None:
+            granted_to = (session.subject,) if session.subject else ()
+        subjects = (EVERYONE, subject_of_kind(kind), subject_of_account(username), *map(subject_of_grants, granted_to))
+        rules = await self._store.rules.of(subjects)
+        if session is not None:
+            rules = _within_scope(rules, session)
         expires_at, ended = min(ends, key=itemgetter(0), default=(float("inf"), _ACCOUNT_EXPIRED))
-        return _Connected(Policy((*rules, *OWN_TOPICS), values), expires_at, ended)
+        policy = Policy((*rules, *OWN_TOPICS), values)
+        connected = _Connected(policy, expires_at, ended, len(rules), session is not None, seen)
+        self._connected.put((username, client_id), connected, epoch)
+        return connected
 
-    async def follow(self, every: float) -> None:
-        """Clear the caches whenever the store's generation moves; never returns. `every` is in seconds.
+    async def follow(self) -> None:
+        """Let go of what the store's notices speak about; never returns. Without them the caches run into their own end."""
+        async with contextlib.aclosing(self._store.notices.follow()) as words:  # type: ignore[type-var]
+            async for notices in words:
+                if not notices:
+                    # We listen from now on: what was remembered before may have changed unheard.
+                    self._forget_everything()
+                for notice in notices:
+                    self._take(notice)
 
-        While the store is away the caches run into their own end, `cache_seconds`.
-        """
-        away = False
-        while True:
-            try:
-                await self.refresh()
-                away = False
-            except CompanionError as problem:
-                if not away:
-                    log.warning("store away", problem=str(problem))
-                away = True
-            await asyncio.sleep(every)
-
-    async def refresh(self) -> None:
-        """Look at the store's generation once, and clear the caches if it moved."""
-        generation = await self._store.generations.current()
-        if generation != self._generation:
-            self._generation = generation
-            self._accounts.clear()
+    def _take(self, notice: Notice) -> None:
+        self._notices += 1
+        if notice.scope is Scope.RULES:
             self._connected.clear()
+        elif notice.scope is Scope.EVERYTHING or len(self._changed) >= _CHANGED:
+            self._forget_everything()
+        else:
+            self._accounts.forget(notice.name)
+            self._changed[notice.name] = self._notices
+
+    def _forget_everything(self) -> None:
+        self._accounts.clear()
+        self._connected.clear()
+        self._sessions.clear()
+        self._changed.clear()
+
+
+class _Refused(Exception):
+    """Who asks is refused whatever the topic."""
+
+    def __init__(self, deny: Deny) -> None:
+        self.deny = deny
+        super().__init__(deny.reason)
+
+
+def _within_scope(rules: Sequence[Rule], session: Session) -> Sequence[Rule]:
+    """Leave out the grants whose action the token's scope does not hold."""
+    scope = session.scope.split()
+    grants = subject_of_grants(session.subject)
+    if "whole" in scope or not session.subject:
+        return rules
+    kept = []
+    for rule in rules:
+        if rule.subject != grants:
+            kept.append(rule)
+            continue
+        kept += [rule_of for rule_of in _by_action(rule) if rule_of.action.value in scope]
+    return kept
+
+
+def _by_action(rule: Rule) -> Sequence[Rule]:
+    actions = (RuleAction.PUBLISH, RuleAction.SUBSCRIBE) if rule.action is RuleAction.ALL else (rule.action,)
+    return [replace(rule, action=action) for action in actions]
+
+
+def _weight_of_account(account: Account) -> int:
+    return _ACCOUNT_BYTES + len(account.password_hash) + len(account.username) + len(account.principal)
+
+
+def _weight_of_policy(connected: _Connected) -> int:
+    return _POLICY_BYTES + _RULE_BYTES * connected.rules

@@ -12,6 +12,7 @@ from broker_hooks.app import HooksHandler
 from broker_hooks.audit import AuditTrail
 from broker_hooks.authenticate import CredentialKind, authenticate
 from broker_hooks.directory import Directory
+from broker_hooks.guard import Guard
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
 from broker_hooks.tokens import TokenCredential
@@ -35,24 +36,28 @@ class Hooks:
 
     async def trouble(self) -> str | None:
         """Return what keeps the hooks from deciding, or None."""
-        try:
-            await self.store.ping()
-        except CompanionError as problem:
-            return str(problem)
-        return None
+        troubles = await self.store.troubles()
+        return next((troubles[name] for name in sorted(self.store.hooks_need) if troubles[name]), None)
 
 
 @contextlib.asynccontextmanager
 async def running_hooks(
-    settings: Settings, store: Store, metrics: Metrics, keys: Sequence[str]
+    settings: Settings, store: Store, metrics: Metrics, keys: Sequence[str], *, reuse_port: bool = False
 ) -> AsyncIterator[Hooks]:
     """Serve the hooks until the block ends; then stop accepting, finish what is in flight, write the last audit records.
 
-    Raises `OSError` when the port is taken, `CompanionError` when the store cannot be used.
+    With `reuse_port` other processes may serve on the same port (SO_REUSEPORT): the kernel spreads the connections.
+    Raises `OSError` when the port is taken. A store that is away stops nothing: until it comes all are refused.
     """
     async with contextlib.AsyncExitStack() as stack:
-        directory = Directory(store, metrics, entries=settings.cache_entries, seconds=settings.cache_seconds)
-        await directory.refresh()
+        directory = Directory(
+            store,
+            metrics,
+            entries=settings.cache_entries,
+            seconds=settings.cache_seconds,
+            size=settings.cache_bytes,
+            stale=settings.cache_stale,
+        )
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)
         trail = AuditTrail(store.audits, metrics)
@@ -72,16 +77,17 @@ async def running_hooks(
             ),
         }
         chosen = [kinds[name] for name in settings.hooks_credentials]
+        guard = Guard(store.counters, keys=keys, failures=settings.throttle_failures, seconds=settings.throttle_seconds)
         handler = HooksHandler(
             keyring=Keyring(keys),
             recorder=Recorder(metrics, trail, settings.log_decisions, settings.log_sample),
             metrics=metrics,
-            authenticate=lambda connect: authenticate(chosen, connect),
+            authenticate=lambda connect: guard.judge(connect, lambda one: authenticate(chosen, one)),
             authorize=directory.decide,
             max_body=settings.hooks_max_body,
             deadline=settings.hooks_deadline,
         )
-        await stack.enter_async_context(background(directory.follow(settings.cache_poll), trail.run()))
+        await stack.enter_async_context(background(directory.follow(), trail.run()))
         # A query may be as long as a body: with `method = get` it is the body.
         server = web.Server(
             handler,
@@ -95,7 +101,14 @@ async def running_hooks(
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=settings.shutdown_deadline)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.hooks_host, settings.hooks_port, backlog=1024, reuse_address=True)
+        site = web.TCPSite(
+            runner,
+            settings.hooks_host,
+            settings.hooks_port,
+            backlog=1024,
+            reuse_address=True,
+            reuse_port=reuse_port or None,
+        )
         await site.start()
         yield Hooks(runner.addresses[0][1], store)
 

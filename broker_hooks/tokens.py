@@ -30,11 +30,13 @@ _LATEST: Final = 253_402_300_799  # the last second of the year 9999; EMQX refus
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says: principal, session, and `exp` in Unix seconds."""
+    """What a verified token says: principal, session, `exp` in Unix seconds; subject and scope, for grants, may be empty."""
 
     principal: str
     session: str
     exp: int
+    subject: str
+    scope: str
 
 
 class TokenCredential:
@@ -82,7 +84,15 @@ class TokenCredential:
         # EMQX refuses a login whose expire_at has passed; within the leeway the end is that of the leeway.
         expires_at = claims.exp if claims.exp > now + 1 else claims.exp + self._leeway
         await self._directory.start_session(
-            Session(connect.username, connect.client_id, claims.principal, claims.session, expires_at)
+            Session(
+                connect.username,
+                connect.client_id,
+                claims.principal,
+                claims.session,
+                expires_at,
+                claims.subject,
+                claims.scope,
+            )
         )
         if account is not None and account.expires_at is not None:
             expires_at = min(expires_at, account.expires_at)
@@ -139,7 +149,12 @@ def _checked(claims: dict[str, Any]) -> Claims | Deny:
     exp = int(claims["exp"])
     if exp > _LATEST:
         return Deny(Reason.TOKEN_CLAIMS, detail="exp is not in seconds")
-    return Claims(principal, session, exp)
+    return Claims(principal, session, exp, _text(claims.get("subject")), _text(claims.get("scope")))
+
+
+def _text(claim: object) -> str:
+    """Return an optional claim; what is no text grants nothing."""
+    return claim if isinstance(claim, str) else ""
 
 
 def _looks_like_token(password: str) -> bool:

@@ -19,8 +19,20 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _IDLE_SECONDS: Final = 75.0
 
 
-def make_app(metrics: Metrics, troubles: Mapping[str, Trouble]) -> web.Application:
-    """Return the application. `troubles` holds one check per role; they are asked at every `GET /readyz`."""
+Stores = Callable[[], Awaitable[Mapping[str, str | None]]]
+"""Returns the same of each store behind us."""
+
+Workers = Callable[[], Mapping[str, str | None]]
+"""Returns the same of each worker process."""
+
+
+def make_app(
+    metrics: Metrics, troubles: Mapping[str, Trouble], stores: Stores, workers: Workers | None = None
+) -> web.Application:
+    """Return the application. `troubles` holds one check per role; they and the stores are asked at every `GET /readyz`.
+
+    A store or a worker that is away is named; whether we are ready is for the roles to say, since some go on without it.
+    """
     app = web.Application()
 
     async def show_metrics(_request: web.Request) -> web.Response:
@@ -36,7 +48,10 @@ def make_app(metrics: Metrics, troubles: Mapping[str, Trouble]) -> web.Applicati
         body = {
             "status": "ready" if ready else "not ready",
             "roles": {role: problem or "ready" for role, problem in found.items()},
+            "stores": {name: problem or "ready" for name, problem in (await stores()).items()},
         }
+        if workers is not None:
+            body["workers"] = {name: problem or "ready" for name, problem in workers().items()}
         return web.Response(
             status=200 if ready else 503, content_type="application/json", body=msgspec.json.encode(body)
         )

@@ -16,9 +16,10 @@ from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.keys import Keyring, hook_keys, ops_keys
 from companion.metrics import Metrics
-from companion.operations import Trouble, make_app, serving
+from companion.operations import Trouble, Workers, make_app, serving
 from companion.settings import Role, Settings
-from companion.stores.embedded import EmbeddedStore
+from companion.stores.opening import open_store
+from companion.supervising import running_workers
 from maintenance.housekeeping import Housekeeping
 from publishers.changes_api import ChangesApi
 from publishers.service import make_router, running_publisher
@@ -37,8 +38,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, role: Role) -> AsyncIterator[Running]:
-    """Run the services of `role` until the block ends, then stop them gracefully.
+async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIterator[Running]:
+    """Run the services of `role` until the block ends, then stop them gracefully; the hooks in so many processes.
+
+    With one worker this process has the hooks itself; with more it has everything but them, and looks after the workers.
 
     First the operations port closes, so that nobody counts on us any more; then the hooks finish what they were asked; then the
     publisher finishes what is in flight and saves its checkpoint; then the store closes. Raises `Invalid` for a port that is
@@ -48,8 +51,9 @@ async def running(settings: Settings, role: Role) -> AsyncIterator[Running]:
     troubles: dict[str, Trouble] = {}
     hooks_port: int | None = None
     changes: ChangesApi | None = None
+    problems: Workers | None = None
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(EmbeddedStore.open(settings.data_dir))
+        store = await stack.enter_async_context(open_store(settings, metrics))
         if role in (Role.MAINTENANCE, Role.ALL):
             housekeeping = Housekeeping(settings, store, metrics)
             await stack.enter_async_context(background(housekeeping.run()))
@@ -64,14 +68,18 @@ async def running(settings: Settings, role: Role) -> AsyncIterator[Running]:
                 metrics=metrics,
                 max_body=settings.changes_max_body,
                 max_batch=settings.changes_max_batch,
-                taken=publisher.pipeline.wake,
+                taken=publisher.taken,
             )
         if role in (Role.HOOKS, Role.ALL):
             with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
-                hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, hook_keys(settings)))
-            troubles["hooks"] = hooks.trouble
-            hooks_port = hooks.port
-        app = make_app(metrics, troubles)
+                keys = hook_keys(settings)
+                if workers > 1:
+                    several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys))
+                    troubles["hooks"], hooks_port, problems = several.trouble, several.port, several.problems
+                else:
+                    hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys))
+                    troubles["hooks"], hooks_port = hooks.trouble, hooks.port
+        app = make_app(metrics, troubles, store.troubles, problems)
         if changes is not None:
             changes.add_routes(app)
         with _port_taken("ops_port", settings.ops_host, settings.ops_port):
@@ -80,21 +88,22 @@ async def running(settings: Settings, role: Role) -> AsyncIterator[Running]:
             "started",
             role=role.value,
             ops_port=ops_port,
-            **_known(hooks_port=hooks_port),
-            data_dir=str(settings.data_dir),
+            **_known(hooks_port=hooks_port, workers=workers if workers > 1 else None),
+            store=settings.store,
+            **({"data_dir": str(settings.data_dir)} if settings.store == "embedded" else {}),
         )
         yield Running(ops_port, hooks_port, metrics, store)
         log.info("stopping")
     log.info("stopped")
 
 
-async def serve(settings: Settings, role: Role) -> None:
+async def serve(settings: Settings, role: Role, workers: int = 1) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, role):
+    async with running(settings, role, workers):
         await stop.wait()
 
 

@@ -48,15 +48,21 @@ def common(
 @app.command("serve")
 def serve_command(
     role: Annotated[Role, typer.Option(help="What this process does.")] = Role.ALL,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=256, help="Processes that answer the hooks; with several, one more looks after them."),
+    ] = 1,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
     # The commands that only look at the store start in half the time without it.
     from companion.logs import configure_logs  # noqa: PLC0415 - see above
     from companion.runtime import serve  # noqa: PLC0415 - see above
 
+    if workers > 1 and role not in {Role.HOOKS, Role.ALL}:
+        raise typer.BadParameter(f"--workers: 1 with the role {role.value}, which answers no hooks")
     current = settings()
     configure_logs(current.log_format, current.log_level)
-    run(serve(current, role))
+    run(serve(current, role, workers))
 
 
 @app.command("demo")

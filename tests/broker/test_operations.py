@@ -47,6 +47,7 @@ async def test_readiness_names_what_is_missing(tmp_path: Path) -> None:
         assert status == 503
         assert body["roles"]["hooks"] == body["roles"]["maintenance"] == "ready"
         assert f"127.0.0.1:{broker.port}" in body["roles"]["publisher"]
+        assert body["stores"] == {"sqlite": "ready"}
         async with service.http.get(f"{service.ops}/healthz") as response:
             assert (response.status, await response.json()) == (200, {"status": "ok"})
         await broker.start()
@@ -66,6 +67,7 @@ async def test_a_store_that_is_away_shows_in_readiness(tmp_path: Path) -> None:
         status, body = await readiness(service.http, service.ops)
         assert status == 503
         assert "generation" in body["roles"]["hooks"]
+        assert "generation" in body["stores"]["sqlite"]
         async with service.http.get(f"{service.ops}/healthz") as response:
             assert response.status == 200
 
@@ -113,7 +115,7 @@ async def test_housekeeping_removes_only_what_is_due(tmp_path: Path) -> None:
     async with EmbeddedStore.open(tmp_path) as store:
         await store.inbox.append([Change(str(n), ChangeOp.UPDATE, "d", "c", "1", 0) for n in range(4)])
         await store.inbox.bury(2, "refused")
-        await store.checkpoints.save("publisher", 3)
+        await store.checkpoints.save("publisher", "3", 1)
         await store.audits.append([Audit(int(1000 * (now + n)), "auth", "deny", "no_rule") for n in range(3)])
         await store.sessions.put(Session("u", "s:1", "u", "s", int(now) + 10))
         keeper = Housekeeping(settings, store, Metrics(), now=lambda: now + 2 * DAY)
@@ -165,4 +167,4 @@ async def test_a_real_process_from_start_to_sigterm(tmp_path: Path) -> None:
         assert process.returncode == 0
         assert json.loads(errors.splitlines()[-1])["event"] == "stopped"
         async with EmbeddedStore.open(tmp_path) as store:
-            assert await store.checkpoints.load("publisher") == 1
+            assert await store.checkpoints.load("publisher") == "1"
