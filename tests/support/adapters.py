@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from companion.stores.embedded import EmbeddedStore
+from tests.support import redis
 
 Open = Callable[[], AbstractAsyncContextManager[Any]]
 """Opens a store, or what of one an adapter has; every call opens one more on the same data."""
@@ -41,4 +42,8 @@ def _embedded(folder: Path) -> Open:
     return functools.partial(EmbeddedStore.open, folder / "data", 0.02)
 
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {"embedded": Adapter(_embedded)}
+ADAPTERS: Final[Mapping[str, Adapter]] = {
+    "embedded": Adapter(_embedded),
+    "redis": Adapter(redis.adapter(redis.debian_redis), redis.PORTS),
+    "valkey": Adapter(redis.adapter(redis.valkey), redis.PORTS),
+}
