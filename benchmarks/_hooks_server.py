@@ -1,4 +1,7 @@
-"""The whole product in the role `hooks`, with a store of its own that holds the benchmark's accounts and rules."""
+"""The whole product in the role `hooks`, with a store of its own that holds the benchmark's accounts and rules.
+
+Arguments: its folder, and the number of workers unless it is one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from companion.settings import Role, Settings
 from companion.stores.embedded import EmbeddedStore
 
 
-async def _serve(data_dir: Path) -> None:
+async def _serve(data_dir: Path, workers: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with EmbeddedStore.open(data_dir) as store:
@@ -33,10 +36,10 @@ async def _serve(data_dir: Path) -> None:
         token_secrets=(SecretStr(_traffic.TOKEN_SECRET),),
     )
     configure_logs(settings.log_format, settings.log_level)
-    async with running(settings, Role.HOOKS) as service:
+    async with running(settings, Role.HOOKS, workers) as service:
         announce(http=service.hooks_port or 0, ops=service.ops_port)
         await stop.wait()
 
 
 if __name__ == "__main__":
-    run(_serve(Path(sys.argv[1])))
+    run(_serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1))
