@@ -45,6 +45,6 @@ lock: ## write requirements.lock anew (ARGS=--upgrade: with the newest versions)
 
 clean: ## remove .venv, caches and build output; data stays
 	@rm -f .venv/.ready
-	@rm -rf .venv build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info
+	@rm -rf .venv .venv-mongo build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

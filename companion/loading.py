@@ -12,7 +12,6 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from companion.core.errors import Invalid
-from companion.mappings import AccountMapping
 from companion.settings import Settings, secret_fields
 
 PREFIX: Final = "COMPANION_"
@@ -64,7 +63,7 @@ def displayed(settings: Settings) -> Iterator[tuple[str, str]]:
         elif name in secret_fields():
             yield name, f"({len(value)} set, hidden)" if value else "(not set)"
         elif isinstance(value, tuple):
-            yield name, ", ".join(part.collection if isinstance(part, AccountMapping) else str(part) for part in value)
+            yield name, ", ".join(str(part) for part in value)
         else:
             yield name, "" if value is None else str(value)
 

@@ -123,24 +123,9 @@ class Metrics:
         self.checkpoint = Gauge(
             "companion_checkpoint_position", "Position up to which all is acknowledged.", registry=registry
         )
-        self.lease_held = Gauge("companion_lease_held", "1 while this process leads.", ["name"], registry=registry)
+        self.lease_held = Gauge("companion_lease_held", "1 while this process leads.", ["lease"], registry=registry)
         self.fenced = Counter(
             "companion_fenced", "Writes refused because another process has the lease since.", registry=registry
-        )
-        self.history_lost = Counter(
-            "companion_history_lost",
-            "How often a source could not go on where it was: what changed since is searched for.",
-            ["source"],
-            registry=registry,
-        )
-        self.dead_letters = Counter(
-            "companion_dead_letters",
-            "Changes that could not be read, kept with their key.",
-            ["source"],
-            registry=registry,
-        )
-        self.resynchronised = Counter(
-            "companion_resync_documents", "Documents published after a lost history.", registry=registry
         )
         self.messages_acknowledged = Counter(
             "companion_messages_acknowledged", "Messages that the broker acknowledged.", registry=registry

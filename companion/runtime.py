@@ -53,7 +53,7 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
     changes: ChangesApi | None = None
     problems: Workers | None = None
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings, metrics))
+        store = await stack.enter_async_context(open_store(settings))
         if role in (Role.MAINTENANCE, Role.ALL):
             housekeeping = Housekeeping(settings, store, metrics)
             await stack.enter_async_context(background(housekeeping.run()))

@@ -17,20 +17,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
 from companion.logs import LogFormat
-from companion.mappings import AccountSource
-
-DEFAULT_WATCH: Final = (
-    "domain.*",
-    "identity.*",
-    "essential.*",
-    "thing.*",
-    "financial.*",
-    "touch.*",
-    "content.*",
-    "general.*",
-    "context.*",
-)
-"""The platform's databases of entities; not those of secrets (auth), statistics (special) and logs (logger)."""
 
 Algorithm = Literal["HS256", "HS384", "HS512"]
 _KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -78,16 +64,6 @@ class Settings(BaseModel):
     )
     mongo_database: str = Field("companion", min_length=1, max_length=63, description="Database of our own collections")
     mongo_timeout: Seconds = Field(1.0, description="Longest time of one MongoDB command; below hooks_deadline")
-    accounts_sources: Annotated[tuple[AccountSource, ...], BeforeValidator(_split), Field(min_length=1)] = Field(
-        ("mqtt_accounts", "platform"),
-        description="Where accounts are read, first match wins: mqtt_accounts, platform, emqx, go-auth, or mappings of one's own",
-    )
-    rules_sources: Annotated[
-        tuple[Literal["mqtt_rules", "grants", "emqx", "go-auth"], ...], BeforeValidator(_split), Field(min_length=1)
-    ] = Field(
-        ("mqtt_rules", "grants"), description="Where rules are read: mqtt_rules, grants (the platform's), emqx, go-auth"
-    )
-
     redis_url: SecretStr = Field(
         SecretStr(""), description="redis:// or rediss:// (TLS), with user and password; needed with store = production"
     )
@@ -177,13 +153,6 @@ class Settings(BaseModel):
         4_194_304, description="Longest body of POST /changes"
     )
     changes_max_batch: Annotated[int, Field(ge=1, le=100_000)] = Field(1000, description="Most changes in one POST")
-    changes_watch: Names = Field(
-        DEFAULT_WATCH,
-        description="Collections whose change streams are published, as db.collection or db.*; - for none",
-    )
-    changes_resync_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        500, description="Documents read at once when the history of changes was lost"
-    )
 
     mqtt_host: str = Field("127.0.0.1", description="Broker that changes are published to")
     mqtt_port: Annotated[int, Field(ge=1, le=65535)] = Field(1883, description="Its port")
@@ -231,19 +200,6 @@ class Settings(BaseModel):
     def _templates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for template in value:
             parse_topic_template(template)
-        return value
-
-    @field_validator("changes_watch")
-    @classmethod
-    def _watch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value == ("-",):
-            return ()
-        for name in value:
-            db, dot, collection = name.partition(".")
-            if not db or not dot or not collection or db in {"admin", "config", "local"} or "*" in db:
-                raise ValueError(
-                    f"each is db.collection or db.*, of a database that is no part of MongoDB's own ({name})"
-                )
         return value
 
     @field_validator("hooks_keys", "ops_keys")

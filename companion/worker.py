@@ -53,7 +53,7 @@ class _Worker:
         """Serve the hooks until told to stop, then finish what is in flight."""
         settings = self.task.settings
         async with (
-            open_store(settings, self.metrics) as store,
+            open_store(settings) as store,
             running_hooks(settings, store, self.metrics, self.task.keys, reuse_port=True) as hooks,
         ):
             self.hooks = hooks

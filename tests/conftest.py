@@ -13,6 +13,7 @@ import structlog
 
 from broker_hooks import audit
 from companion.logs import configure_logs
+from tests.support import mongo
 from tests.support.service import Service, serving
 
 
@@ -48,3 +49,9 @@ async def hooks(tmp_path: Path, logged: io.StringIO) -> AsyncIterator[Service]:
     del logged
     async with serving(tmp_path) as service:
         yield service
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what could not be tested here."""
+    if any(mongo.NEEDED in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.section(mongo.NEEDED, sep="!", red=True, bold=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from companion.stores.embedded import EmbeddedStore
-from tests.support import redis
+from tests.support import mongo, production, redis
 
 Open = Callable[[], AbstractAsyncContextManager[Any]]
 """Opens a store, or what of one an adapter has; every call opens one more on the same data."""
@@ -45,5 +45,7 @@ def _embedded(folder: Path) -> Open:
 ADAPTERS: Final[Mapping[str, Adapter]] = {
     "embedded": Adapter(_embedded),
     "redis": Adapter(redis.adapter(redis.debian_redis), redis.PORTS),
+    "production": Adapter(production.adapter),
+    "mongo": Adapter(mongo.adapter, mongo.PORTS),
     "valkey": Adapter(redis.adapter(redis.valkey), redis.PORTS),
 }

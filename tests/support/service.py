@@ -17,7 +17,7 @@ from companion.core.model import Account, Audit, Kind
 from companion.core.ports import Store
 from companion.runtime import Running, running
 from companion.settings import Role, Settings
-from companion.stores.embedded import EmbeddedStore
+from companion.stores.opening import open_store
 from tests.support.eventually import eventually
 
 HOOK_KEY = "the-hook-key-of-the-tests"
@@ -132,7 +132,7 @@ async def serving(data_dir: Path, role: Role = Role.HOOKS, **changes: Any) -> As
     settings = make_settings(data_dir, **changes)
     async with (
         running(settings, role) as process,
-        EmbeddedStore.open(data_dir) as store,
+        open_store(settings) as store,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http,
     ):
         yield Service(process, settings, store, http)

@@ -11,7 +11,6 @@ from pydantic import SecretStr, ValidationError
 
 from companion.core.errors import Invalid
 from companion.loading import PREFIX, displayed, load
-from companion.mappings import AccountMapping
 from companion.settings import Settings, secret_fields
 
 MARK = "s3cret-MARKER-0f-the-tests"
@@ -220,11 +219,6 @@ def test_two_values_in_one_place(tmp_path: Path, content: str, environ: dict[str
         ("store", "both", "'embedded' or 'production'"),
         ("redis_mode", "ring", "'standalone', 'sentinel' or 'cluster'"),
         ("redis_prefix", "a b", "pattern"),
-        ("changes_watch", "thing", "db.collection or db.*"),
-        ("changes_watch", "*.devices", "db.collection or db.*"),
-        ("changes_watch", "local.oplog", "no part of MongoDB's own"),
-        ("accounts_sources", "users", "'mqtt_accounts', 'platform', 'emqx' or 'go-auth'"),
-        ("rules_sources", "", "at least 1 item"),
     ],
 )
 def test_wrong_values(name: str, text: str, said: str) -> None:
@@ -252,25 +246,6 @@ def test_stores_answer_before_the_hooks_must(name: str) -> None:
     assert load({f"COMPANION_{name.upper()}": "3"}).settings.store == "embedded"
     problem = refused({**environ, "COMPANION_STORE": "production", f"COMPANION_{name.upper()}": "3"})
     assert (problem.field, "less than hooks_deadline (3.0 s)" in problem.allowed) == (name, True)
-
-
-def test_collections_to_watch() -> None:
-    """A dash stands for none."""
-    assert load({"COMPANION_CHANGES_WATCH": "-"}).settings.changes_watch == ()
-    assert load({"COMPANION_CHANGES_WATCH": "a.b.c,d.*"}).settings.changes_watch == ("a.b.c", "d.*")
-
-
-def test_account_mappings_from_a_file(tmp_path: Path) -> None:
-    """Mappings of one's own stand beside the names of those that are known; an unknown field is refused by its name."""
-    text = 'accounts_sources = ["platform", {collection = "crm.people", username = "mail", active = ["ok"]}]'
-    settings = load(with_file(tmp_path, text)).settings
-    assert settings.accounts_sources == (
-        "platform",
-        AccountMapping(collection="crm.people", username="mail", active=("ok",)),
-    )
-    assert dict(displayed(settings))["accounts_sources"] == "platform, crm.people"
-    problem = refused(with_file(tmp_path, text.replace("username", "user_name")))
-    assert problem.field == "accounts_sources"
 
 
 def test_wrong_values_in_a_file(tmp_path: Path) -> None:

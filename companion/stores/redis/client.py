@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 NAME: Final = "redis"
 _MOST_CONNECTIONS: Final = 64
+_END_SECONDS: Final = 5.0
 _AWAY: Final = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -60,13 +61,34 @@ class RedisClient:
         self.redis = redis
         self.keys = Keys(config.prefix)
         self.timeout = config.timeout
+        self.closed = False
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._breaker = Breaker(NAME)
 
     async def call(self, work: Callable[[Any], Awaitable[T]], seconds: float | None = None) -> T:
         """Do some commands on the client within `seconds`, by default the command timeout."""
-        return await self._breaker.call(lambda: self._guarded(work, seconds or self.timeout))
+        self._calls += 1
+        self._idle.clear()
+        try:
+            return await self._breaker.call(lambda: self._guarded(work, seconds or self.timeout))
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def end(self) -> None:
+        """Take no more calls, and wait a moment for those under way: a pool closed under them would open again for them."""
+        self.closed = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._idle.wait()
 
     async def _guarded(self, work: Callable[[Any], Awaitable[T]], seconds: float) -> T:
+        if self.closed:
+            # The driver would connect anew, and nobody would close that.
+            raise Permanent(f"{NAME}: the store is closed")
         try:
             async with asyncio.timeout(seconds * 1.5):
                 return await _cancellable(work(self.redis))
@@ -120,6 +142,7 @@ async def open_redis(config: RedisConfig) -> AsyncIterator[RedisClient]:
     try:
         yield client
     finally:
+        await client.end()
         for close in closing:
             with contextlib.suppress(*_AWAY, exceptions.RedisError):
                 await close()

@@ -1,0 +1,63 @@
+"""Audit records in MongoDB; their `_id` grows as they are appended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Final
+
+from companion.core.model import Audit
+from companion.stores.mongo.client import MongoClient
+
+COLLECTION: Final = "mqtt_audits"
+_BATCH_SECONDS: Final = 10.0
+_FIELDS: Final = tuple(column.name for column in fields(Audit))
+
+
+class MongoAudits:
+    """The port `Audits`."""
+
+    def __init__(self, client: MongoClient) -> None:
+        self._client = client
+        self._audits = client.database[COLLECTION]
+
+    async def append(self, records: Sequence[Audit]) -> None:
+        """Store them, in order."""
+        documents = [{name: getattr(record, name) for name in _FIELDS} for record in records]
+        if documents:
+            await self._client.call(lambda: self._audits.insert_many(documents), _BATCH_SECONDS)
+
+    async def latest(self, limit: int) -> Sequence[Audit]:
+        """Return the newest records, newest first."""
+        found = await self._client.call(
+            lambda: (
+                self._audits.find({}, dict.fromkeys(_FIELDS, 1) | {"_id": 0}).sort("_id", -1).limit(limit).to_list()
+            ),
+            _BATCH_SECONDS,
+        )
+        return [Audit(**one) for one in found]
+
+    async def prune(self, before: int, limit: int) -> int:
+        """Remove up to `limit` records older than `before` (Unix milliseconds); return how many."""
+        if limit <= 0:
+            return 0
+
+        async def remove() -> int:
+            old = await self._audits.find({"at": {"$lt": before}}, {"_id": 1}).sort("at", 1).limit(limit).to_list()
+            result = await self._audits.delete_many({"_id": {"$in": [one["_id"] for one in old]}})
+            return int(result.deleted_count)
+
+        return await self._client.call(remove, _BATCH_SECONDS)
+
+    async def trim(self, keep: int, limit: int) -> int:
+        """Remove up to `limit` of the oldest records beyond the newest `keep`; return how many."""
+
+        async def remove() -> int:
+            surplus = min(limit, await self._audits.estimated_document_count() - keep)
+            if surplus <= 0:
+                return 0
+            old = await self._audits.find({}, {"_id": 1}).sort("_id", 1).limit(surplus).to_list()
+            result = await self._audits.delete_many({"_id": {"$in": [one["_id"] for one in old]}})
+            return int(result.deleted_count)
+
+        return await self._client.call(remove, _BATCH_SECONDS)

@@ -1,0 +1,135 @@
+"""A connection to a MongoDB replica set, and its errors in our words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from bson.errors import BSONError
+from pymongo import AsyncMongoClient, errors
+from pymongo.write_concern import WriteConcern
+
+from companion.core.errors import CompanionError, Invalid, Permanent, Transient
+from companion.stores.breaker import Breaker
+
+T = TypeVar("T")
+
+NAME: Final = "mongodb"
+_MOST_CONNECTIONS: Final = 50
+_CANNOT_BE_STORED: Final = (errors.InvalidOperation, errors.DocumentTooLarge, BSONError, OverflowError, UnicodeError)
+_REFUSED_FOR_GOOD: Final = (errors.ConfigurationError, errors.CollectionInvalid, errors.InvalidName)
+_AWAY_CODES: Final = frozenset(
+    {6, 7, 13, 18, 50, 63, 89, 91, 112, 189, 211, 246, 251, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436}
+)
+"""Error codes that may be over soon: network, step-downs, time-outs, write conflicts, and credentials that somebody mends."""
+
+
+@dataclass(frozen=True, slots=True)
+class MongoConfig:
+    """Where MongoDB is; `timeout` is that of a command in seconds."""
+
+    url: str = field(repr=False)
+    database: str = "companion"
+    timeout: float = 1.0
+
+
+class MongoClient:
+    """Runs commands; every failure is `Transient` or `Permanent`, and none takes much longer than the timeout."""
+
+    def __init__(self, driver: AsyncMongoClient[dict[str, Any]], config: MongoConfig) -> None:
+        self.driver = driver
+        self.database = driver.get_database(config.database, write_concern=WriteConcern("majority", j=True))
+        self.timeout = config.timeout
+        self.closed = False
+        self._breaker = Breaker(NAME)
+
+    async def call(self, work: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
+        """Do some commands within `seconds`, by default the command timeout. `DuplicateKeyError` passes: it is an answer."""
+        return await self._breaker.call(lambda: self._guarded(work, seconds or self.timeout))
+
+    async def _guarded(self, work: Callable[[], Awaitable[T]], seconds: float) -> T:
+        if self.closed:
+            # The driver would connect anew, and nobody would close that.
+            raise Permanent(f"{NAME}: the store is closed")
+        try:
+            async with asyncio.timeout(seconds * 1.5):
+                return await work()
+        except errors.DuplicateKeyError:
+            raise
+        except (
+            errors.ConnectionFailure,
+            errors.WaitQueueTimeoutError,
+            errors.ExecutionTimeout,
+            TimeoutError,
+        ) as problem:
+            raise Transient(f"{NAME}: {_one_line(problem)}") from None
+        except _CANNOT_BE_STORED as problem:
+            raise Permanent(f"{NAME}: this cannot be stored ({type(problem).__name__})") from None
+        except errors.OperationFailure as problem:
+            kind = Transient if problem.code in _AWAY_CODES or _may_be_repeated(problem) else Permanent
+            raise kind(f"{NAME}: {_one_line(problem)}") from None
+        except errors.PyMongoError as problem:
+            kind = Transient if _may_be_repeated(problem) else Permanent
+            raise kind(f"{NAME}: {_one_line(problem)}") from None
+
+    async def trouble(self) -> str | None:
+        """Return in one line why MongoDB cannot serve, or None."""
+        try:
+            await self.call(lambda: self.database.command("ping"))
+        except CompanionError as problem:
+            return str(problem)
+        return None
+
+
+def _may_be_repeated(problem: errors.PyMongoError) -> bool:
+    return any(
+        problem.has_error_label(label)
+        for label in ("TransientTransactionError", "RetryableWriteError", "ResumableChangeStreamError")
+    )
+
+
+def _one_line(problem: BaseException) -> str:
+    if isinstance(problem, TimeoutError):
+        return "no answer in time"
+    # The topology that the driver appends is as long as the replica set is large.
+    return (
+        " ".join(str(problem).partition(", Timeout:")[0].partition(", full error:")[0].split())
+        or type(problem).__name__
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_mongo(config: MongoConfig) -> AsyncIterator[MongoClient]:
+    """Make a client until the block ends. Nobody is asked yet: MongoDB may come later.
+
+    Raises `Invalid` for an address that cannot be understood.
+    """
+    milliseconds = int(config.timeout * 1000)
+    try:
+        driver: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            config.url,
+            appname="companion",
+            tz_aware=True,
+            datetime_conversion="DATETIME_AUTO",
+            uuidRepresentation="standard",
+            maxPoolSize=_MOST_CONNECTIONS,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds,
+            waitQueueTimeoutMS=milliseconds,
+            # How a replica set that is away is found back; the default of ten seconds is longer than anybody waits.
+            heartbeatFrequencyMS=1000,
+        )
+    except (errors.ConfigurationError, errors.InvalidURI, ValueError, TypeError):
+        raise Invalid(
+            "mongo_url", "***", "mongodb://user:password@host:port,…/?replicaSet=name or mongodb+srv://"
+        ) from None
+    client = MongoClient(driver, config)
+    try:
+        yield client
+    finally:
+        client.closed = True
+        await driver.close()

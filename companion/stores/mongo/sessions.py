@@ -1,0 +1,69 @@
+"""Platform sessions in MongoDB."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pymongo.errors import DuplicateKeyError
+
+from companion.core.model import Session
+from companion.stores.mongo.client import MongoClient
+
+COLLECTION: Final = "mqtt_sessions"
+_BATCH_SECONDS: Final = 10.0
+
+
+class MongoSessions:
+    """The port `Sessions`."""
+
+    def __init__(self, client: MongoClient) -> None:
+        self._client = client
+        self._sessions = client.database[COLLECTION]
+
+    async def put(self, session: Session) -> None:
+        """Store it, in place of an earlier one of the same user name and client id."""
+        key = _key(session.username, session.client_id)
+        document = {
+            "username": session.username,
+            "client_id": session.client_id,
+            "principal": session.principal,
+            "session": session.session,
+            "expires_at": session.expires_at,
+            "subject": session.subject,
+            "scope": session.scope,
+        }
+
+        async def replace() -> Any:  # noqa: ANN401 - what the driver tells is not looked at
+            return await self._sessions.replace_one({"_id": key}, document, upsert=True)
+
+        try:
+            await self._client.call(replace)
+        except DuplicateKeyError:
+            # Another process stored the same one in between; now there is something to replace.
+            await self._client.call(replace)
+
+    async def get(self, username: str, client_id: str) -> Session | None:
+        """Return the session, also an expired one; None when there is none."""
+        found = await self._client.call(lambda: self._sessions.find_one({"_id": _key(username, client_id)}, {"_id": 0}))
+        return None if found is None else Session(**found)
+
+    async def remove(self, username: str, client_id: str) -> None:
+        """Forget it; no error when there is none."""
+        await self._client.call(lambda: self._sessions.delete_one({"_id": _key(username, client_id)}))
+
+    async def prune(self, before: int, limit: int) -> int:
+        """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""
+
+        async def remove() -> int:
+            due = {"expires_at": {"$lt": before}}
+            old = await self._sessions.find(due, {"_id": 1}).sort("expires_at", 1).limit(limit).to_list()
+            # A session that was renewed meanwhile stays.
+            result = await self._sessions.delete_many({"_id": {"$in": [one["_id"] for one in old]}, **due})
+            return int(result.deleted_count)
+
+        return await self._client.call(remove, _BATCH_SECONDS)
+
+
+def _key(username: str, client_id: str) -> str:
+    """Return one key of two names; the length keeps `a:` + `b` and `a` + `:b` apart."""
+    return f"{len(username)}:{username}:{client_id}"

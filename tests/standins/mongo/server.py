@@ -1,0 +1,141 @@
+"""A MongoDB for tests where no mongod can be had: mongoeco's wire server, which also says that it is the primary of a replica set.
+
+Started as `python server.py PORT FILE` by Python 3.13, where mongoeco is installed; it prints `up` when it serves. Data lie in FILE
+(SQLite) and survive `kill -9`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+import sys
+import time
+from typing import Any, Final
+
+import bson
+from mongoeco.engines import SQLiteEngine
+from mongoeco.wire import AsyncMongoEcoProxyServer
+from mongoeco.wire.protocol import OP_MSG, encode_op_msg_response
+
+REPLICA_SET: Final = "rs0"
+_FIRST_SECTION: Final = 5
+"""An OP_MSG begins with four bytes of flags and the kind of its first section, which is 0 for a command."""
+
+_ENDS: Final = {"commitTransaction", "abortTransaction"}
+_LONGEST_TRANSACTION: Final = 10.0
+_CONFLICT_SECONDS: Final = 0.005
+_CONFLICT: Final[dict[str, Any]] = {
+    "ok": 0.0,
+    "code": 112,
+    "codeName": "WriteConflict",
+    "errmsg": "another transaction is running",
+    "errorLabels": ["TransientTransactionError"],
+}
+
+
+def _session(command: dict[str, Any]) -> bytes:
+    return bytes(command["lsid"]["id"]) if "lsid" in command else b""
+
+
+class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not there where types are checked
+    """Answers what mongoeco's server does not: who is the primary, and which version of MongoDB this is."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._answers = itertools.count(1)
+        self._engine = asyncio.Lock()
+        self._free = asyncio.Event()
+        self._free.set()
+        self._owner: bytes | None = None
+
+    async def _dispatch_wire_request(self, header: Any, payload: bytes, *, connection: Any) -> Any:
+        command: dict[str, Any] = {}
+        if header.op_code == OP_MSG and payload[_FIRST_SECTION - 1] == 0:
+            (size,) = struct.unpack_from("<i", payload, _FIRST_SECTION)
+            command = bson.decode(payload[_FIRST_SECTION : _FIRST_SECTION + size])
+            answer = self._own_answer(command)
+            if answer is not None:
+                return encode_op_msg_response(answer, request_id=next(self._answers), response_to=header.request_id)
+        mine = self._owner is not None and self._owner == _session(command)
+        if command.get("startTransaction"):
+            if self._owner is not None:
+                # The engine bears nothing beside a transaction; MongoDB tells those who get in each other's way to try again.
+                await asyncio.sleep(_CONFLICT_SECONDS)
+                return encode_op_msg_response(_CONFLICT, request_id=next(self._answers), response_to=header.request_id)
+            self._begin_transaction(_session(command))
+        elif not mine:
+            await asyncio.wait_for(self._free.wait(), _LONGEST_TRANSACTION)
+        try:
+            # One command at a time: side by side, the engine's own locks can wait for each other.
+            async with self._engine:
+                return await super()._dispatch_wire_request(header, payload, connection=connection)
+        finally:
+            if mine and _ENDS & command.keys():
+                self._end_transaction()
+
+    def _begin_transaction(self, owner: bytes) -> None:
+        self._owner = owner
+        self._free.clear()
+        asyncio.get_running_loop().call_later(_LONGEST_TRANSACTION, self._forget_transaction, owner)
+
+    def _end_transaction(self) -> None:
+        self._owner = None
+        self._free.set()
+
+    def _forget_transaction(self, owner: bytes) -> None:
+        """End what a client left behind when it died."""
+        if self._owner == owner:
+            self._end_transaction()
+
+    def _own_answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
+        name = next(iter(command)).lower()
+        if name in {"hello", "ismaster"}:
+            return self._hello() | self._time()
+        if name == "buildinfo":
+            return {"version": "7.0.0", "versionArray": [7, 0, 0, 0], "ok": 1.0}
+        return None
+
+    def _hello(self) -> dict[str, Any]:
+        me = f"{self._host}:{self.address.port}"
+        return {
+            "helloOk": True,
+            "isWritablePrimary": True,
+            "ismaster": True,
+            "secondary": False,
+            "setName": REPLICA_SET,
+            "setVersion": 1,
+            "hosts": [me],
+            "primary": me,
+            "me": me,
+            "maxBsonObjectSize": 16_777_216,
+            "maxMessageSizeBytes": 48_000_000,
+            "maxWriteBatchSize": 100_000,
+            "logicalSessionTimeoutMinutes": 30,
+            "connectionId": 1,
+            "minWireVersion": 0,
+            "maxWireVersion": 21,
+            "readOnly": False,
+            "ok": 1.0,
+        }
+
+    @staticmethod
+    def _time() -> dict[str, Any]:
+        now = bson.Timestamp(int(time.time()), 1)
+        return {
+            "operationTime": now,
+            "$clusterTime": {"clusterTime": now, "signature": {"hash": b"\0" * 20, "keyId": bson.Int64(0)}},
+        }
+
+
+async def main(port: int, file: str) -> None:
+    """Serve until killed."""
+    server = Server(engine=SQLiteEngine(file), host="127.0.0.1", port=port)
+    await server.start()
+    sys.stdout.write("up\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,33 @@
+"""The production profile over the MongoDB and the Redis of the whole run; every test has data of its own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from companion.settings import Settings
+from companion.stores.production import ProductionStore
+from tests.support import mongo, redis
+
+
+def settings_of(mongo_url: str, redis_url: str) -> Mapping[str, object]:
+    """Return the settings of the profile over these servers, with data of their own."""
+    own = secrets.token_hex(6)
+    return {
+        "store": "production",
+        "mongo_url": mongo_url,
+        "mongo_database": f"test-{own}",
+        "redis_url": redis_url,
+        "redis_prefix": f"test-{own}",
+    }
+
+
+def adapter(folder: Path) -> Callable[[], AbstractAsyncContextManager[ProductionStore]]:
+    """Return what opens the stores of one test."""
+    del folder
+    url = mongo.shared_url()
+    values = settings_of(url, redis.shared_server(redis.debian_redis()).url)
+    settings = Settings.model_validate({**values, "hooks_deadline": 20.0, "mongo_timeout": 10.0, "redis_timeout": 5.0})
+    return lambda: ProductionStore.open(settings)
