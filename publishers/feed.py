@@ -85,12 +85,13 @@ class Feed:
     async def save(self) -> None:
         """Write the acknowledgements and the checkpoint; raises `Transient` when the store is away."""
         acknowledged, self._acknowledged = self._acknowledged, []
+        # Both now: the head goes on while we wait, and what lies behind it is forgotten.
         head = self._progress.position
+        position = self._positions[head]
         try:
             if acknowledged:
                 await self._source.acknowledge(acknowledged)
             if head > self._saved:
-                position = self._positions[head]
                 await self._source.save(position)
                 if position.isdecimal():
                     self._metrics.checkpoint.set(int(position))
@@ -124,7 +125,7 @@ class Feed:
             )
         for last in (self.save, self._source.close):
             with contextlib.suppress(CompanionError):
-                await last()
+                await self._noting_fences(last)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call the store again and again until it answers; only the first failure in a row is logged."""
@@ -132,10 +133,8 @@ class Feed:
         failed = False
         while True:
             try:
-                return await call()
-            except Fenced as problem:
-                self._metrics.fenced.inc()
-                log.warning("fenced: another process has the lease", source=self.name, problem=str(problem))
+                return await self._noting_fences(call)
+            except Fenced:
                 raise
             except CompanionError as problem:
                 if not failed:
@@ -143,3 +142,11 @@ class Feed:
                 failed = True
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads retries, protects nothing
                 pause = min(pause * 2, longest)
+
+    async def _noting_fences(self, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await call()
+        except Fenced as problem:
+            self._metrics.fenced.inc()
+            log.warning("fenced: another process has the lease", source=self.name, problem=str(problem))
+            raise
