@@ -17,6 +17,7 @@ from companion.settings import Settings
 from companion.stores import mongo, redis
 from companion.stores.announcing import AnnouncingAccounts, AnnouncingRules, AnnouncingSessions
 from companion.stores.counters import FallbackCounters, LocalCounters
+from companion.stores.findings import Finding
 from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
@@ -25,6 +26,7 @@ from companion.stores.mongo.sessions import MongoSessions
 from companion.stores.redis import RedisClient, RedisConfig, open_redis
 from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
+from companion.stores.redis.durability import losses
 from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
 from companion.stores.redis.notices import RedisNotices
@@ -32,6 +34,7 @@ from companion.stores.redis.notices import RedisNotices
 log = structlog.get_logger("companion.stores.production")
 
 _AGAIN_SECONDS: Final = (0.5, 30.0)
+_FINISH_SECONDS: Final = 5.0
 
 
 class ProductionStore:
@@ -60,20 +63,17 @@ class ProductionStore:
 
         Raises `Invalid` for an address that cannot be understood.
         """
-        to_mongo = MongoConfig(settings.mongo_url.get_secret_value(), settings.mongo_database, settings.mongo_timeout)
-        to_redis = RedisConfig(
-            settings.redis_url.get_secret_value(),
-            settings.redis_prefix,
-            settings.redis_mode,
-            settings.redis_nodes,
-            settings.redis_service,
-            settings.redis_ca_file,
-            settings.redis_timeout,
-        )
+        idle = asyncio.Event()
+
+        async def finish() -> None:
+            # The driver leaves a connection open that is cancelled while it is made.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FINISH_SECONDS):
+                    await idle.wait()
+
         async with (
-            open_mongo(to_mongo) as mongo_client,
-            open_redis(to_redis) as redis_client,
-            background(_keep_indexes(mongo_client)),
+            opened_clients(settings) as (mongo_client, redis_client),
+            background(_keep_indexes(mongo_client, idle), finish=finish),
         ):
             yield cls(mongo_client, redis_client)
 
@@ -83,15 +83,64 @@ class ProductionStore:
         return {mongo.NAME: of_mongo, redis.NAME: of_redis}
 
 
-async def _keep_indexes(client: MongoClient) -> None:
-    """Make the indexes as soon as MongoDB can be reached."""
+@contextlib.asynccontextmanager
+async def opened_clients(settings: Settings) -> AsyncIterator[tuple[MongoClient, RedisClient]]:
+    """Make the clients of both until the block ends. Raises `Invalid` for an address that cannot be understood."""
+    to_mongo = MongoConfig(settings.mongo_url.get_secret_value(), settings.mongo_database, settings.mongo_timeout)
+    to_redis = RedisConfig(
+        settings.redis_url.get_secret_value(),
+        settings.redis_prefix,
+        settings.redis_mode,
+        settings.redis_nodes,
+        settings.redis_service,
+        settings.redis_ca_file,
+        settings.redis_timeout,
+    )
+    async with open_mongo(to_mongo) as mongo_client, open_redis(to_redis) as redis_client:
+        yield mongo_client, redis_client
+
+
+async def look_at_both(settings: Settings) -> Sequence[Finding]:
+    """Look at everything that the two stores need, and change nothing."""
+    async with opened_clients(settings) as (mongo_client, redis_client):
+        found = []
+        for name, look in ((mongo.NAME, _look_at_mongo(mongo_client)), (redis.NAME, _look_at_redis(redis_client))):
+            try:
+                found += [Finding(name, "can be reached", None), *await look]
+            except CompanionError as problem:
+                found.append(Finding(name, "can be looked at", str(problem)))
+        return found
+
+
+async def _look_at_mongo(client: MongoClient) -> Sequence[Finding]:
+    missing = await indexes.missing(client)
+    return [
+        Finding(
+            mongo.NAME,
+            f"index {index.name} of {index.collection}: {index.purpose}",
+            "missing: a start of the service makes it" if index in missing else None,
+        )
+        for index in indexes.INDEXES
+    ]
+
+
+async def _look_at_redis(client: RedisClient) -> Sequence[Finding]:
+    problems = await losses(client)
+    return [Finding(redis.NAME, "keeps what it was given", problem) for problem in problems or (None,)]
+
+
+async def _keep_indexes(client: MongoClient, idle: asyncio.Event) -> None:
+    """Make the indexes as soon as MongoDB can be reached; `idle` is set while no attempt is under way."""
     pause, longest = _AGAIN_SECONDS
     while True:
+        idle.clear()
         try:
             await indexes.ensure(client)
         except CompanionError as problem:
             log.warning("indexes are not ensured yet", problem=str(problem))
         else:
             return
+        finally:
+            idle.set()
         await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads retries, protects nothing
         pause = min(pause * 2, longest)
