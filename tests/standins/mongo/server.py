@@ -65,7 +65,9 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 return encode_op_msg_response(_CONFLICT, request_id=next(self._answers), response_to=header.request_id)
             self._begin_transaction(_session(command))
         elif not mine:
-            await asyncio.wait_for(self._free.wait(), _LONGEST_TRANSACTION)
+            # Of those who wait, one may have begun the next transaction before we are woken.
+            while not self._free.is_set():
+                await asyncio.wait_for(self._free.wait(), _LONGEST_TRANSACTION)
         try:
             # One command at a time: side by side, the engine's own locks can wait for each other.
             async with self._engine:
