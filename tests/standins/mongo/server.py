@@ -33,6 +33,14 @@ _CONFLICT: Final[dict[str, Any]] = {
     "errorLabels": ["TransientTransactionError"],
 }
 
+_NO_TRANSACTION: Final[dict[str, Any]] = {
+    "ok": 0.0,
+    "code": 251,
+    "codeName": "NoSuchTransaction",
+    "errmsg": "this transaction has not begun, or is over",
+    "errorLabels": ["TransientTransactionError"],
+}
+
 
 def _session(command: dict[str, Any]) -> bytes:
     return bytes(command["lsid"]["id"]) if "lsid" in command else b""
@@ -48,6 +56,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         self._free = asyncio.Event()
         self._free.set()
         self._owner: bytes | None = None
+        self._transactions = 0
 
     async def _dispatch_wire_request(self, header: Any, payload: bytes, *, connection: Any) -> Any:
         command: dict[str, Any] = {}
@@ -65,6 +74,11 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 return encode_op_msg_response(_CONFLICT, request_id=next(self._answers), response_to=header.request_id)
             self._begin_transaction(_session(command))
         elif not mine:
+            if _ENDS & command.keys():
+                # Such as the end of one that was told of a conflict: it must not wait for the others.
+                return encode_op_msg_response(
+                    _NO_TRANSACTION, request_id=next(self._answers), response_to=header.request_id
+                )
             # Of those who wait, one may have begun the next transaction before we are woken.
             while not self._free.is_set():
                 await asyncio.wait_for(self._free.wait(), _LONGEST_TRANSACTION)
@@ -78,16 +92,17 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
 
     def _begin_transaction(self, owner: bytes) -> None:
         self._owner = owner
+        self._transactions += 1
         self._free.clear()
-        asyncio.get_running_loop().call_later(_LONGEST_TRANSACTION, self._forget_transaction, owner)
+        asyncio.get_running_loop().call_later(_LONGEST_TRANSACTION, self._forget_transaction, self._transactions)
 
     def _end_transaction(self) -> None:
         self._owner = None
         self._free.set()
 
-    def _forget_transaction(self, owner: bytes) -> None:
-        """End what a client left behind when it died."""
-        if self._owner == owner:
+    def _forget_transaction(self, number: int) -> None:
+        """End what a client left behind when it died; the client's next one has another number."""
+        if self._owner is not None and self._transactions == number:
             self._end_transaction()
 
     def _own_answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
