@@ -1,7 +1,7 @@
 """A MongoDB for tests where no mongod can be had: mongoeco's wire server, which also says that it is the primary of a replica set.
 
 Started as `python server.py PORT FILE` by Python 3.13, where mongoeco is installed; it prints `up` when it serves. Data lie in FILE
-(SQLite) and survive `kill -9`.
+(SQLite) and survive `kill -9`; so does the log of changes beside it, that change streams read.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import itertools
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import bson
 from mongoeco.engines import SQLiteEngine
 from mongoeco.wire import AsyncMongoEcoProxyServer
 from mongoeco.wire.protocol import OP_MSG, encode_op_msg_response
+from oplog import Oplog, spoil
+from streams import Streams
 
 REPLICA_SET: Final = "rs0"
 _FIRST_SECTION: Final = 5
@@ -49,23 +52,29 @@ def _session(command: dict[str, Any]) -> bytes:
 class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not there where types are checked
     """Answers what mongoeco's server does not: who is the primary, and which version of MongoDB this is."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, log: Oplog, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._log = log
+        self._streams = Streams(log)
         self._answers = itertools.count(1)
         self._engine = asyncio.Lock()
         self._free = asyncio.Event()
         self._free.set()
         self._owner: bytes | None = None
         self._transactions = 0
+        self._swallows = False
 
     async def _dispatch_wire_request(self, header: Any, payload: bytes, *, connection: Any) -> Any:
         command: dict[str, Any] = {}
         if header.op_code == OP_MSG and payload[_FIRST_SECTION - 1] == 0:
             (size,) = struct.unpack_from("<i", payload, _FIRST_SECTION)
             command = bson.decode(payload[_FIRST_SECTION : _FIRST_SECTION + size])
-            answer = self._own_answer(command)
+            answer = self._own_answer(command) or await self._streams.answer(command)
             if answer is not None:
-                return encode_op_msg_response(answer, request_id=next(self._answers), response_to=header.request_id)
+                message = encode_op_msg_response(
+                    self._time() | answer, request_id=next(self._answers), response_to=header.request_id
+                )
+                return spoil(message)
         mine = self._owner is not None and self._owner == _session(command)
         if command.get("startTransaction"):
             if self._owner is not None:
@@ -85,10 +94,56 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         try:
             # One command at a time: side by side, the engine's own locks can wait for each other.
             async with self._engine:
-                return await super()._dispatch_wire_request(header, payload, connection=connection)
+                try:
+                    return spoil(await super()._dispatch_wire_request(header, payload, connection=connection))
+                finally:
+                    # Before the answer is sent: what was acknowledged is in the log.
+                    await self._record()
         finally:
             if mine and _ENDS & command.keys():
                 self._end_transaction()
+
+    async def start(self) -> Any:
+        """Serve, after the log has caught up with what a killed process did."""
+        async with self._engine:
+            address = await super().start()
+            self._news = self._client.watch(full_document="updateLookup", max_await_time_ms=0)
+            await self._catch_up()
+        return address
+
+    async def _record(self) -> None:
+        """Write down what the engine says it has changed."""
+        while (event := await self._news.try_next()) is not None:
+            if event["operationType"] == "invalidate":
+                # The engine's word for a dropped collection. It ends the engine's stream; our clients' end by their own scope.
+                self._log.write("drop", event["ns"]["db"], event["ns"].get("coll", ""), None, None)
+                self._news = self._client.watch(full_document="updateLookup", max_await_time_ms=0)
+                # The engine gives this event a number that it gives again to the next change, which it then keeps to itself.
+                self._swallows = True
+                break
+            self._swallows = False
+            ns = event["ns"]
+            self._log.write(
+                event["operationType"],
+                ns["db"],
+                ns.get("coll", ""),
+                event.get("documentKey"),
+                event.get("fullDocument"),
+            )
+        if self._swallows:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        for db in await self._client.list_database_names():
+            for collection in await self._client[db].list_collection_names():
+                async for document in self._client[db][collection].find({}):
+                    key = {"_id": document["_id"]}
+                    before = self._log.current(db, collection, key)
+                    if before != document:
+                        self._log.write("insert" if before is None else "update", db, collection, key, document)
+        for db, collection, key in list(self._log.seen()):
+            if await self._client[db][collection].find_one(key) is None:
+                self._log.write("delete", db, collection, key, None)
 
     def _begin_transaction(self, owner: bytes) -> None:
         self._owner = owner
@@ -108,7 +163,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
     def _own_answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         name = next(iter(command)).lower()
         if name in {"hello", "ismaster"}:
-            return self._hello() | self._time()
+            return self._hello()
         if name == "buildinfo":
             return {"version": "7.0.0", "versionArray": [7, 0, 0, 0], "ok": 1.0}
         return None
@@ -147,7 +202,8 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
 
 async def main(port: int, file: str) -> None:
     """Serve until killed."""
-    server = Server(engine=SQLiteEngine(file), host="127.0.0.1", port=port)
+    log = Oplog(Path(f"{file}.oplog"))
+    server = Server(log, engine=SQLiteEngine(file), host="127.0.0.1", port=port)
     await server.start()
     sys.stdout.write("up\n")
     sys.stdout.flush()
