@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from companion.core.model import ChangeOp, Decision, Reason
+from companion.core.model import ChangeOp, Decision, Incident, Reason
 from companion.sharing import Together
 from companion.tallies import SpreadHistogram, TallyCounter
 
@@ -123,6 +123,12 @@ class Metrics:
         self.checkpoint = Gauge(
             "companion_checkpoint_position", "Position up to which all is acknowledged.", registry=registry
         )
+        source_incidents = Counter(
+            "companion_source_incidents",
+            "Histories lost, changes that could not be read (dead letters), changes found by resynchronisation.",
+            ["incident"],
+            registry=registry,
+        )
         self.lease_held = Gauge("companion_lease_held", "1 while this process leads.", ["lease"], registry=registry)
         self.fenced = Counter(
             "companion_fenced", "Writes refused because another process has the lease since.", registry=registry
@@ -176,6 +182,7 @@ class Metrics:
         self.misses = {cache: cache_lookups.series(cache, "miss") for cache in CACHES}
         for outcome in ("accepted", "duplicate", "rejected"):
             self.changes_taken.labels(outcome)
+        self.source_incidents = {one: source_incidents.labels(one.value) for one in Incident}
         for op in ChangeOp:
             self.changes_published.labels(op.value)
 

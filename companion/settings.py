@@ -23,6 +23,20 @@ _KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64
 _HOOK_KEY_CHARACTERS: Final = 16
 
 
+DEFAULT_WATCH: Final = (
+    "domain.*",
+    "identity.*",
+    "essential.*",
+    "thing.*",
+    "financial.*",
+    "touch.*",
+    "content.*",
+    "general.*",
+    "context.*",
+)
+"""The platform's databases of entities; not those of secrets (auth), statistics (special) and logs (logger)."""
+
+
 def _split(value: object) -> object:
     """Environment values and secret files hold lists as text: one a line, or separated by commas."""
     if not isinstance(value, str):
@@ -154,6 +168,14 @@ class Settings(BaseModel):
     )
     changes_max_batch: Annotated[int, Field(ge=1, le=100_000)] = Field(1000, description="Most changes in one POST")
 
+    changes_watch: Names = Field(
+        DEFAULT_WATCH,
+        description="Where MongoDB's change streams are published from: db.collection or db.*; - for nowhere",
+    )
+    changes_resync_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        500, description="Documents read at once when MongoDB's history of changes was lost"
+    )
+
     mqtt_host: str = Field("127.0.0.1", description="Broker that changes are published to")
     mqtt_port: Annotated[int, Field(ge=1, le=65535)] = Field(1883, description="Its port")
     mqtt_client_id: str = Field(
@@ -200,6 +222,23 @@ class Settings(BaseModel):
     def _templates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for template in value:
             parse_topic_template(template)
+        return value
+
+    @field_validator("changes_watch")
+    @classmethod
+    def _watch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value == ("-",):
+            return ()
+        for name in value:
+            db, dot, collection = name.partition(".")
+            if not (db and dot and collection) or "*" in db or db in {"admin", "config", "local"}:
+                raise ValueError(
+                    f"each is db.collection or db.*, of a database that is no part of MongoDB's own ({name})"
+                )
+            if collection != "*" and ("*" in collection or collection.startswith("mqtt_")):
+                raise ValueError(
+                    f"a collection is named in full, and is none of our own, which begin with mqtt_ ({name})"
+                )
         return value
 
     @field_validator("hooks_keys", "ops_keys")

@@ -38,6 +38,7 @@ class Feed:
         self._number = 0
         self._saved = 0
         self._acknowledged: list[tuple[str, int]] = []
+        self._counted = dict(source.incidents)
 
     @property
     def name(self) -> str:
@@ -108,15 +109,22 @@ class Feed:
                 await self._patiently(self.save)
 
     async def keep_measuring(self) -> None:
-        """Show the backlog, where the source knows it."""
+        """Show the backlog, where the source knows it, and what went wrong with the source."""
         while True:
+            self._count_incidents()
             waiting = await self._patiently(self._source.backlog)
             if waiting is not None:
                 self._metrics.backlog.set(waiting)
             await asyncio.sleep(_GAUGE_SECONDS)
 
+    def _count_incidents(self) -> None:
+        for incident, count in self._source.incidents.items():
+            self._metrics.source_incidents[incident].inc(count - self._counted.get(incident, 0))
+            self._counted[incident] = count
+
     async def end(self) -> None:
         """Save what can be saved and let go of the source."""
+        self._count_incidents()
         if self._progress.open:
             log.warning(
                 "stopped before all was published: the rest follows after the next start",

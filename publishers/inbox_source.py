@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
+from companion.core.model import Incident
 from companion.core.ports import Checkpoints, Inbox, Item
 
 CHECKPOINT: Final = "publisher"
@@ -19,6 +21,7 @@ class InboxSource:
     """The port `Source` over an inbox and its checkpoints; positions are numbers in decimal."""
 
     name = "inbox"
+    incidents: Mapping[Incident, int] = MappingProxyType({})
 
     def __init__(self, inbox: Inbox, checkpoints: Checkpoints) -> None:
         self._inbox = inbox

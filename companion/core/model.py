@@ -168,6 +168,14 @@ class Change:
         return (self.db, self.collection, self.id)
 
 
+class Incident(StrEnum):
+    """What can go wrong with a source of changes, or what was done about it."""
+
+    HISTORY_LOST = "history_lost"
+    UNREADABLE = "unreadable"
+    RESYNCHRONISED = "resynchronised"
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """A decision worth keeping. `at` is in Unix milliseconds; never holds a secret."""

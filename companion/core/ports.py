@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from companion.core.model import Account, Audit, Change, Notice, Session
+from companion.core.model import Account, Audit, Change, Incident, Notice, Session
 from companion.core.rules import Rule
 
 
@@ -227,6 +227,11 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The name of its checkpoint and of its series in the metrics: lower-case letters."""
+        ...
+
+    @property
+    def incidents(self) -> Mapping[Incident, int]:
+        """How often each has happened since the process began; those that never did may be missing."""
         ...
 
     async def open(self, fence: int) -> None:

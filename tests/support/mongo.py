@@ -26,6 +26,7 @@ import pytest
 from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
+from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.sessions import MongoSessions
 from tests.support.mosquitto import free_port
@@ -158,9 +159,10 @@ class MongoPorts:
     rules: MongoRules
     sessions: MongoSessions
     audits: MongoAudits
+    checkpoints: MongoCheckpoints
 
 
-PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits"})
+PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints"})
 
 
 @contextlib.asynccontextmanager
@@ -168,7 +170,14 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
     """Open the ports on this database."""
     async with open_mongo(MongoConfig(url, database, timeout)) as client:
         await indexes.ensure(client)
-        yield MongoPorts(client, MongoAccounts(client), MongoRules(client), MongoSessions(client), MongoAudits(client))
+        yield MongoPorts(
+            client,
+            MongoAccounts(client),
+            MongoRules(client),
+            MongoSessions(client),
+            MongoAudits(client),
+            MongoCheckpoints(client),
+        )
 
 
 def adapter(folder: Path) -> Callable[[], AbstractAsyncContextManager[MongoPorts]]:

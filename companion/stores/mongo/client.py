@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import pymongo
 from bson.errors import BSONError
 from pymongo import AsyncMongoClient, errors
 from pymongo.write_concern import WriteConcern
@@ -54,9 +55,12 @@ class MongoClient:
         if self.closed:
             # The driver would connect anew, and nobody would close that.
             raise Permanent(f"{NAME}: the store is closed")
+        # Without it a socket would be given up after the timeout of a common command.
+        longer = pymongo.timeout(seconds) if seconds > self.timeout else contextlib.nullcontext()
         try:
             async with asyncio.timeout(seconds * 1.5):
-                return await work()
+                with longer:
+                    return await work()
         except errors.DuplicateKeyError:
             raise
         except (

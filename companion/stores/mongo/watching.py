@@ -1,0 +1,23 @@
+"""What the change streams are to watch, from the names in the settings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from companion.stores.mongo import accounts, audits, checkpoints, letters, rules, runs, sessions
+from companion.stores.mongo.stream import Scope
+
+OWN: Final = frozenset(module.COLLECTION for module in (accounts, audits, checkpoints, letters, rules, runs, sessions))
+"""Our own collections. They hold no entities, and every saved place would be a change to publish."""
+
+
+def scope_of(names: Sequence[str], own_database: str) -> Scope:
+    """Return the scope of names such as `thing.*` and `domain.clients`."""
+    parts = [name.partition(".") for name in names]
+    databases = frozenset(db for db, _, collection in parts if collection == "*")
+    collections = frozenset(
+        (db, collection) for db, _, collection in parts if collection != "*" and db not in databases
+    )
+    without = frozenset((own_database, name) for name in OWN) if own_database in databases else frozenset()
+    return Scope(databases, collections, without)
