@@ -25,14 +25,14 @@ async def background(
     """Run `works` while the block runs; at its end await `finish`, if given, then cancel what still runs.
 
     A work that fails ends the block too: its error leaves as an `ExceptionGroup`. Nothing dies unnoticed. An error of the block
-    itself leaves as it is.
+    itself, and the closing of a generator that the block stands in, leave as they are.
     """
-    failure: Exception | None = None
+    failure: Exception | GeneratorExit | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in works]
         try:
             yield
-        except Exception as problem:  # noqa: BLE001 - raised again below; inside, the group would wrap it
+        except (Exception, GeneratorExit) as problem:  # noqa: BLE001 - raised again below; inside, the group would wrap it
             failure = problem
         finally:
             if finish is not None:

@@ -18,11 +18,16 @@ from companion.stores import mongo, redis
 from companion.stores.announcing import AnnouncingAccounts, AnnouncingRules, AnnouncingSessions
 from companion.stores.counters import FallbackCounters, LocalCounters
 from companion.stores.findings import Finding
+from companion.stores.joining import JoinedNotices
 from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
+from companion.stores.mongo.checkpoints import MongoCheckpoints
+from companion.stores.mongo.notices import MongoNotices
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.sessions import MongoSessions
+from companion.stores.mongo.source import MongoSource
+from companion.stores.mongo.watching import scope_of
 from companion.stores.redis import RedisClient, RedisConfig, open_redis
 from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
@@ -42,10 +47,10 @@ class ProductionStore:
 
     hooks_need: Collection[str] = frozenset({mongo.NAME})
 
-    def __init__(self, mongo_client: MongoClient, redis_client: RedisClient) -> None:
+    def __init__(self, mongo_client: MongoClient, redis_client: RedisClient, settings: Settings) -> None:
         self._mongo = mongo_client
         self._redis = redis_client
-        self.notices = RedisNotices(redis_client)
+        self.notices = JoinedNotices(RedisNotices(redis_client), MongoNotices(mongo_client).follow)
         self.accounts = AnnouncingAccounts(MongoAccounts(mongo_client), self.notices)
         self.rules = AnnouncingRules(MongoRules(mongo_client), self.notices)
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
@@ -55,6 +60,10 @@ class ProductionStore:
         self.inbox = RedisInbox(redis_client)
         self.checkpoints = RedisCheckpoints(redis_client)
         self.sources: Sequence[Source] = ()
+        if settings.changes_watch:
+            checkpoints = MongoCheckpoints(mongo_client)
+            watched = scope_of(settings.changes_watch, settings.mongo_database)
+            self.sources = (MongoSource(mongo_client, checkpoints, watched, settings.changes_resync_batch),)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -75,7 +84,7 @@ class ProductionStore:
             opened_clients(settings) as (mongo_client, redis_client),
             background(_keep_indexes(mongo_client, idle), finish=finish),
         ):
-            yield cls(mongo_client, redis_client)
+            yield cls(mongo_client, redis_client, settings)
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Ask both whether they can serve."""
@@ -114,7 +123,15 @@ async def look_at_both(settings: Settings) -> Sequence[Finding]:
 
 async def _look_at_mongo(client: MongoClient) -> Sequence[Finding]:
     missing = await indexes.missing(client)
-    return [
+    unpictured = await indexes.without_pictures(client)
+    pictures = Finding(
+        mongo.NAME,
+        f"pre-images of {', '.join(indexes.PICTURED)}: tell whose account was removed",
+        f"missing for {', '.join(unpictured)}: a start of the service asks for them (MongoDB 6)"
+        if unpictured
+        else None,
+    )
+    return [pictures] + [
         Finding(
             mongo.NAME,
             f"index {index.name} of {index.collection}: {index.purpose}",

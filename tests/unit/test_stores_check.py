@@ -29,7 +29,7 @@ async def test_the_embedded_store(tmp_path: Path) -> None:
 
 
 async def test_missing_indexes_and_a_forgetful_redis(tmp_path: Path) -> None:
-    """Every index that is missing is named with its purpose, and stays missing; Redis is asked how it keeps what it has."""
+    """What is missing is named with its purpose, and stays missing; Redis is asked how it keeps what it has."""
     async with redis_server(tmp_path) as server:
         settings = production(mongo.shared_url(), server.url)
         for _ in range(2):
@@ -39,7 +39,8 @@ async def test_missing_indexes_and_a_forgetful_redis(tmp_path: Path) -> None:
                 "mongodb: index username_1 of mqtt_accounts: finds the account at every login; one account a name"
                 in missing
             )
-            assert len(missing) == 4
+            assert "mongodb: pre-images of mqtt_accounts: tell whose account was removed" in missing
+            assert len(missing) == 5
             assert found["redis: keeps what it was given"] is None
         with blocking.Redis(port=server.port) as admin:
             admin.config_set("appendfsync", "everysec")

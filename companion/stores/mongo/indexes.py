@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
+from companion.core.errors import Permanent
 from companion.stores.mongo import accounts, audits, rules, sessions
 from companion.stores.mongo.client import MongoClient
+
+log = structlog.get_logger("companion.stores.mongo")
 
 _SECONDS: Final = 60.0
 
@@ -35,6 +40,10 @@ INDEXES: Final = (
 )
 
 
+PICTURED: Final = (accounts.COLLECTION,)
+"""Collections whose changes must tell what stood there before."""
+
+
 async def ensure(client: MongoClient) -> None:
     """Make what is missing; several processes may do it at once. Raises `Transient` while MongoDB is away."""
 
@@ -44,6 +53,15 @@ async def ensure(client: MongoClient) -> None:
             await collection.create_index(list(index.keys), name=index.name, unique=index.unique)
 
     await client.call(make, _SECONDS)
+    for name in await without_pictures(client):
+        try:
+            await client.call(
+                lambda name=name: client.database.command(  # type: ignore[misc]
+                    {"collMod": name, "changeStreamPreAndPostImages": {"enabled": True}}
+                )
+            )
+        except Permanent as problem:
+            log.warning("no pre-images: an account that is removed empties every cache", problem=str(problem))
 
 
 async def missing(client: MongoClient) -> list[Index]:
@@ -56,6 +74,21 @@ async def missing(client: MongoClient) -> list[Index]:
             if not any(_serves(one, index) for one in existing):
                 found.append(index)
         return found
+
+    return await client.call(look, _SECONDS)
+
+
+async def without_pictures(client: MongoClient) -> list[str]:
+    """Return those collections of `PICTURED` that do not keep pre-images (MongoDB 6)."""
+
+    async def look() -> list[str]:
+        listed = await (await client.database.list_collections(filter={"name": {"$in": list(PICTURED)}})).to_list()
+        kept = {
+            one["name"]
+            for one in listed
+            if ((one.get("options") or {}).get("changeStreamPreAndPostImages") or {}).get("enabled")
+        }
+        return [name for name in PICTURED if name not in kept]
 
     return await client.call(look, _SECONDS)
 
