@@ -55,11 +55,16 @@ class MongoClient:
         if self.closed:
             # The driver would connect anew, and nobody would close that.
             raise Permanent(f"{NAME}: the store is closed")
-        # Without it a socket would be given up after the timeout of a common command.
-        longer = pymongo.timeout(seconds) if seconds > self.timeout else contextlib.nullcontext()
         try:
+            if seconds <= self.timeout:
+                async with asyncio.timeout(seconds * 1.5):
+                    return await work()
+            # A command may take long; a server that is away is not waited for that long.
+            async with asyncio.timeout(self.timeout * 1.5):
+                await self.database.command("ping")
+            # Without `pymongo.timeout` a socket would be given up after the timeout of a common command.
             async with asyncio.timeout(seconds * 1.5):
-                with longer:
+                with pymongo.timeout(seconds):
                     return await work()
         except errors.DuplicateKeyError:
             raise
