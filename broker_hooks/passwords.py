@@ -1,7 +1,8 @@
-"""Credential kind `password`: a user name and the bcrypt password of an account.
+"""Credential kind `password`: a user name and the password of an account.
 
-An unknown user, and a password that bcrypt cannot take, cost the same check as a wrong one. Whether an account is disabled or
-expired is told only after its password was right.
+An unknown user, and a password that bcrypt cannot take, cost the same check as a wrong one; where an account's hash is cheap to
+check, a wrong password costs that of an unknown user as well. Whether an account is disabled or expired is told only after its
+password was right.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import bcrypt
 
 from broker_hooks.directory import Directory, refusal
-from broker_hooks.hashing import MAX_PASSWORD_BYTES, hash_cost
+from broker_hooks.hashing import takes, verify
 from companion.core.errors import Transient
 from companion.core.model import Account, Allow, Connect, Decision, Deny, Reason
+from companion.core.password_hashes import Bcrypt, PasswordHash, Plain, Salted, affordable, parse_password_hash
 from companion.metrics import Metrics
 
 
@@ -25,7 +27,7 @@ class Overloaded(Transient):
 
 
 class PasswordPool:
-    """Threads that check passwords: a fixed number, a bounded queue, a deadline. bcrypt releases the GIL."""
+    """Threads that check passwords: a fixed number, a bounded queue, a deadline. What takes long releases the GIL."""
 
     def __init__(self, workers: int, waiting: int, deadline: float, metrics: Metrics) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="password")
@@ -34,7 +36,7 @@ class PasswordPool:
         self._busy = 0
         metrics.password_checks.set_function(lambda: self._busy)
 
-    async def matches(self, password: bytes, password_hash: bytes) -> bool:
+    async def matches(self, password: bytes, password_hash: PasswordHash) -> bool:
         """Tell whether the password belongs to the hash.
 
         Raises `Overloaded` when the queue is full or the deadline (seconds) passes, `ValueError` for a hash that bcrypt refuses.
@@ -42,7 +44,7 @@ class PasswordPool:
         if self._busy >= self._limit:
             raise Overloaded("too many passwords wait to be checked")
         self._busy += 1
-        future = self._executor.submit(bcrypt.checkpw, password, password_hash)
+        future = self._executor.submit(verify, password, password_hash)
         # Counted until the thread is done, also when nobody waits any more: that is what the bound is about.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
@@ -76,7 +78,7 @@ class PasswordCredential:
         self._pool = pool
         self._max_cost = max_cost
         self._now = now
-        self._nobody = bcrypt.hashpw(b"nobody", bcrypt.gensalt(cost))
+        self._nobody = Bcrypt(bcrypt.hashpw(b"nobody", bcrypt.gensalt(cost)).decode(), cost)
 
     async def decide(self, connect: Connect) -> Decision | None:
         """Judge; None when there is no user name or no password."""
@@ -90,12 +92,16 @@ class PasswordCredential:
         return Allow(Reason.PASSWORD, expires_at=account.expires_at)
 
     async def _refusal(self, account: Account | None, password: bytes) -> Deny | None:
-        cost = hash_cost(account.password_hash) if account else None
-        usable = cost is not None and cost <= self._max_cost
-        checkable = len(password) <= MAX_PASSWORD_BYTES and b"\0" not in password
-        against = account.password_hash.encode() if account and usable and checkable else self._nobody
+        known = parse_password_hash(account.password_hash) if account else None
+        usable = known is not None and affordable(known, self._max_cost)
+        checkable = known is not None and usable and takes(known, password)
         try:
-            right = await self._pool.matches(password if checkable else b"", against)
+            if known is not None and checkable:
+                right = await self._pool.matches(password, known)
+                if not right and isinstance(known, Plain | Salted):
+                    await self._as_nobody(password)
+            else:
+                right = await self._as_nobody(password)
         except Overloaded:
             return Deny(Reason.OVERLOADED)
         except ValueError:
@@ -103,7 +109,11 @@ class PasswordCredential:
         if account is None:
             return Deny(Reason.UNKNOWN_USER)
         if not usable:
-            return Deny(Reason.UNUSABLE_HASH, detail="not a bcrypt hash, or its cost is above password_max_cost")
+            return Deny(Reason.UNUSABLE_HASH, detail="no hash of a known kind, or its cost is above password_max_cost")
         if not right or not checkable:
             return Deny(Reason.WRONG_PASSWORD)
         return refusal(account, self._now())
+
+    async def _as_nobody(self, password: bytes) -> bool:
+        """Take the time that a check takes."""
+        return await self._pool.matches(password if takes(self._nobody, password) else b"", self._nobody)

@@ -109,7 +109,7 @@ def import_accounts(
         Path, typer.Argument(help="CSV with a header, or JSON (a list, or one object a line).", show_default=False)
     ],
 ) -> None:
-    """Import accounts with bcrypt hashes, all or none. Columns: username (or user_id), password_hash, kind, principal,
+    """Import accounts with bcrypt or PBKDF2 hashes, all or none. Columns: username (or user_id), password_hash, kind, principal,
     disabled, expires_at."""  # noqa: D205, D209 - typer shows the whole text
     accounts = read_accounts(file, settings().password_max_cost)
     with_store(lambda store: store.accounts.add(accounts))

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from broker_hooks.hashing import hash_cost
 from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
+from companion.core.password_hashes import affordable, parse_password_hash
 
 _FIELDS: Final = ("username", "user_id", "password_hash", "kind", "principal", "disabled", "expires_at")
-# EMQX's export of its built-in database has these too: a bcrypt hash holds its salt, and superusers are not taken over.
+# EMQX's export of its built-in database has these too: the hashes hold their salts, and superusers are not taken over.
 _IGNORED: Final = ("salt", "is_superuser")
 _BOOLEANS: Final = {"": False, "false": False, "0": False, "true": True, "1": True}
 _USERNAME_BYTES: Final = 65_535
@@ -106,10 +106,12 @@ def _account(where: str, row: Mapping[str, Any], max_cost: int) -> Account:
     check_username(username, f"{where} username")
     principal = text["principal"] or username
     check_username(principal, f"{where} principal")
-    cost = hash_cost(text["password_hash"])
-    if cost is None or cost > max_cost:
+    password_hash = parse_password_hash(text["password_hash"])
+    if password_hash is None or not affordable(password_hash, max_cost):
         raise Invalid(
-            f"{where} password_hash", "***", f"a bcrypt hash ($2b$...) of a cost up to password_max_cost ({max_cost})"
+            f"{where} password_hash",
+            "***",
+            f"a hash by bcrypt ($2b$...) or PBKDF2 (PBKDF2$..., $7$...) of a cost up to password_max_cost ({max_cost})",
         )
     kind = text["kind"] or Kind.DEVICE.value
     if kind not in [one.value for one in Kind]:
