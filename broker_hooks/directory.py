@@ -207,6 +207,8 @@ class Directory:
         rules = await self._store.rules.of(subjects)
         if session is not None:
             rules = _within_scope(rules, session)
+        if account is not None:
+            rules = (*rules, *account.rules)
         expires_at, ended = min(ends, key=itemgetter(0), default=(float("inf"), _ACCOUNT_EXPIRED))
         policy = Policy((*rules, *OWN_TOPICS), values)
         connected = _Connected(policy, expires_at, ended, len(rules), session is not None, seen)
@@ -269,7 +271,8 @@ def _by_action(rule: Rule) -> Sequence[Rule]:
 
 
 def _weight_of_account(account: Account) -> int:
-    return _ACCOUNT_BYTES + len(account.password_hash) + len(account.username) + len(account.principal)
+    texts = len(account.password_hash) + len(account.username) + len(account.principal)
+    return _ACCOUNT_BYTES + texts + _RULE_BYTES * len(account.rules)
 
 
 def _weight_of_policy(connected: _Connected) -> int:

@@ -17,6 +17,7 @@ from companion.settings import Settings, secret_fields
 PREFIX: Final = "COMPANION_"
 CONFIG: Final = "COMPANION_CONFIG"
 _FILE: Final = "_file"
+_IN_A_LIST: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +133,9 @@ def _explained(error: ErrorDetails, found: Mapping[str, _Found]) -> Invalid:
     entry = found.get(name)
     value = "***" if name in secret_fields() else entry.value if entry else ""
     origin = f" (from {entry.origin})" if entry else ""
+    inside = len(error["loc"]) > 1 and name not in secret_fields()
+    if inside and (isinstance(error["input"], Mapping) or len(error["loc"]) > _IN_A_LIST):
+        # Of a list of tables, the part that is wrong says more than the whole.
+        name = ".".join(map(str, error["loc"]))
+        value = error["input"]
     return Invalid(name, value, message + origin)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from platformdirs import user_data_path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from companion.account_sources import DEFAULT_ACCOUNTS, DEFAULT_RULES, AccountSource, RuleSource, tables
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
 from companion.logs import LogFormat
 
@@ -78,6 +79,13 @@ class Settings(BaseModel):
     )
     mongo_database: str = Field("companion", min_length=1, max_length=63, description="Database of our own collections")
     mongo_timeout: Seconds = Field(1.0, description="Longest time of one MongoDB command; below hooks_deadline")
+    mongo_accounts: Annotated[tuple[AccountSource, ...], BeforeValidator(tables)] = Field(
+        DEFAULT_ACCOUNTS,
+        description="Collections that accounts are read from beside mqtt_accounts (tables); - for none",
+    )
+    mongo_rules: Annotated[tuple[RuleSource, ...], BeforeValidator(tables)] = Field(
+        DEFAULT_RULES, description="Collections that rules are read from beside mqtt_rules (tables); - for none"
+    )
     redis_url: SecretStr = Field(
         SecretStr(""), description="redis:// or rediss:// (TLS), with user and password; needed with store = production"
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from companion.core.rules import Rule
 
 
 class Kind(StrEnum):
@@ -107,7 +110,8 @@ class Access:
 class Account:
     """Somebody who connects with a user name and a password. `expires_at` is in Unix seconds.
 
-    `subjects` are the names that grants are given to (`local@domain`, as the platform writes them); most have none.
+    `subjects` are the names that grants are given to (`local@domain`, as the platform writes them); most have none. `rules` are
+    those that its own document brings along, in the schemas of others; they are read, never stored by us.
     """
 
     username: str
@@ -117,6 +121,7 @@ class Account:
     disabled: bool = False
     expires_at: int | None = None
     subjects: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from companion.core.errors import Invalid
 from companion.core.model import Access, Action, Allow, Decision, Deny, Reason
-from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction, check_rule
+from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction, check_limits
 from companion.core.topics import Levels, check_filter, check_topic, covers, matches, overlaps, split_share
 
 _NO_RULE: Final = Deny(Reason.NO_RULE)
@@ -123,7 +123,7 @@ class Policy:
 
 
 def _compile(rule: Rule, values: Mapping[str, str]) -> _Compiled | None:
-    template = check_rule(rule)
+    template = check_limits(rule)
     verdict: Decision
     if rule.effect is Effect.DENY:
         text: str | None = template.widen(values)

@@ -75,13 +75,18 @@ def subject_of_grants(name: str) -> str:
 
 
 def check_rule(rule: Rule) -> Template:
-    """Return the parsed filter of a rule that can be enforced; raise `Invalid` naming the field otherwise."""
+    """Return the parsed filter of a rule that can be stored; raise `Invalid` naming the field otherwise."""
     scope, colon, name = rule.subject.partition(":")
     known = rule.subject == EVERYONE or (
         colon and name and (scope == "account" or (scope == "kind" and name in RULE_KINDS))
     )
     if not known:
         raise Invalid("subject", rule.subject, f"a subject is {_SUBJECTS}")
+    return check_limits(rule)
+
+
+def check_limits(rule: Rule) -> Template:
+    """Return the parsed filter of a rule that can be enforced, for whomever; raise `Invalid` naming the field otherwise."""
     if not rule.qos or not rule.qos <= ANY_QOS:
         raise Invalid("qos", sorted(rule.qos), "one or more of 0, 1, 2")
     if split_share(rule.filter)[0] is not None:

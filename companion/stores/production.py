@@ -23,6 +23,8 @@ from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
+from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
+from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.sessions import MongoSessions
@@ -50,9 +52,12 @@ class ProductionStore:
     def __init__(self, mongo_client: MongoClient, redis_client: RedisClient, settings: Settings) -> None:
         self._mongo = mongo_client
         self._redis = redis_client
-        self.notices = JoinedNotices(RedisNotices(redis_client), MongoNotices(mongo_client).follow)
-        self.accounts = AnnouncingAccounts(MongoAccounts(mongo_client), self.notices)
-        self.rules = AnnouncingRules(MongoRules(mongo_client), self.notices)
+        meanings = Meanings(settings.mongo_database, settings.mongo_accounts, settings.mongo_rules)
+        self.notices = JoinedNotices(RedisNotices(redis_client), MongoNotices(mongo_client, meanings).follow)
+        accounts = GatheredAccounts(MongoAccounts(mongo_client), mongo_client, settings.mongo_accounts)
+        self.accounts = AnnouncingAccounts(accounts, self.notices)
+        rules = GatheredRules(MongoRules(mongo_client), mongo_client, settings.mongo_rules)
+        self.rules = AnnouncingRules(rules, self.notices)
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
         self.audits = MongoAudits(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
@@ -82,7 +87,7 @@ class ProductionStore:
 
         async with (
             opened_clients(settings) as (mongo_client, redis_client),
-            background(_keep_indexes(mongo_client, idle), finish=finish),
+            background(_keep_indexes(mongo_client, _indexes(settings), idle), finish=finish),
         ):
             yield cls(mongo_client, redis_client, settings)
 
@@ -113,7 +118,10 @@ async def look_at_both(settings: Settings) -> Sequence[Finding]:
     """Look at everything that the two stores need, and change nothing."""
     async with opened_clients(settings) as (mongo_client, redis_client):
         found = []
-        for name, look in ((mongo.NAME, _look_at_mongo(mongo_client)), (redis.NAME, _look_at_redis(redis_client))):
+        for name, look in (
+            (mongo.NAME, _look_at_mongo(mongo_client, _indexes(settings))),
+            (redis.NAME, _look_at_redis(redis_client)),
+        ):
             try:
                 found += [Finding(name, "can be reached", None), *await look]
             except CompanionError as problem:
@@ -121,8 +129,8 @@ async def look_at_both(settings: Settings) -> Sequence[Finding]:
         return found
 
 
-async def _look_at_mongo(client: MongoClient) -> Sequence[Finding]:
-    missing = await indexes.missing(client)
+async def _look_at_mongo(client: MongoClient, wanted: Sequence[indexes.Index]) -> Sequence[Finding]:
+    missing = await indexes.missing(client, wanted)
     unpictured = await indexes.without_pictures(client)
     pictures = Finding(
         mongo.NAME,
@@ -134,10 +142,10 @@ async def _look_at_mongo(client: MongoClient) -> Sequence[Finding]:
     return [pictures] + [
         Finding(
             mongo.NAME,
-            f"index {index.name} of {index.collection}: {index.purpose}",
+            f"index {index.name} of {index.place}: {index.purpose}",
             "missing: a start of the service makes it" if index in missing else None,
         )
-        for index in indexes.INDEXES
+        for index in wanted
     ]
 
 
@@ -146,13 +154,17 @@ async def _look_at_redis(client: RedisClient) -> Sequence[Finding]:
     return [Finding(redis.NAME, "keeps what it was given", problem) for problem in problems or (None,)]
 
 
-async def _keep_indexes(client: MongoClient, idle: asyncio.Event) -> None:
+def _indexes(settings: Settings) -> Sequence[indexes.Index]:
+    return indexes.wanted(settings.mongo_accounts, settings.mongo_rules)
+
+
+async def _keep_indexes(client: MongoClient, wanted: Sequence[indexes.Index], idle: asyncio.Event) -> None:
     """Make the indexes as soon as MongoDB can be reached; `idle` is set while no attempt is under way."""
     pause, longest = _AGAIN_SECONDS
     while True:
         idle.clear()
         try:
-            await indexes.ensure(client)
+            await indexes.ensure(client, wanted)
         except CompanionError as problem:
             log.warning("indexes are not ensured yet", problem=str(problem))
         else:

@@ -15,13 +15,16 @@ from companion.background import background
 from companion.core.model import Notice, Scope
 from companion.stores.joining import JoinedNotices
 from companion.stores.mongo.client import MongoConfig, open_mongo
-from companion.stores.mongo.notices import MongoNotices, _of_account
+from companion.stores.mongo.meaning import Meanings
+from companion.stores.mongo.notices import MongoNotices
+from companion.stores.mongo.stream import Raw
 from tests.support.mongo import MongoServer, mongo_server
 from tests.support.proxy import proxied
 from tests.support.waiting import wait_until
 
 EVERYTHING = Notice(Scope.EVERYTHING)
 RULES = Notice(Scope.RULES)
+MEANINGS = Meanings("companion")
 
 
 def about(name: str) -> Notice:
@@ -41,7 +44,7 @@ async def following(url: str, timeout: float = 1.0) -> AsyncIterator[list[Notice
     listens = asyncio.Event()
 
     async def follow() -> None:
-        async with contextlib.aclosing(MongoNotices(client).follow()) as words:  # type: ignore[type-var]
+        async with contextlib.aclosing(MongoNotices(client, MEANINGS).follow()) as words:  # type: ignore[type-var]
             async for notices in words:
                 told.extend(notices)
                 listens.set()
@@ -89,14 +92,14 @@ async def test_what_others_write(server: MongoServer) -> None:
 )
 def test_without_a_picture_of_before(kind: str, after: object, before: object, updated: str, told: Notice) -> None:
     """Where an event does not say whom it concerns, it concerns everybody."""
-    event: dict[str, Any] = {"operationType": kind}
+    event: dict[str, Any] = {"operationType": kind, "ns": {"db": "companion", "coll": "mqtt_accounts"}}
     if after is not None:
         event["fullDocument"] = {"username": after}
     if before is not None:
         event["fullDocumentBeforeChange"] = {"username": before}
     if updated:
         event["updateDescription"] = {"updatedFields": {updated: 1}}
-    assert list(_of_account(event)) == [told]
+    assert MEANINGS.of(Raw({}, event)) == [told]
 
 
 async def test_the_server_in_a_black_hole(server: MongoServer) -> None:

@@ -22,7 +22,7 @@ def default_of(name: str) -> str:
     if default == DEFAULT_TOPICS:
         return "the platform's nine"
     if isinstance(default, tuple):
-        return ", ".join(default) or "(none)"
+        return ", ".join(map(str, default)) or "(none)"
     return "(none)" if default in (None, "") or isinstance(default, SecretStr) else str(default)
 
 

@@ -363,3 +363,70 @@ def test_secrets_in_the_wrong_place_are_not_shown(tmp_path: Path, content: str) 
     problem = refused(with_file(tmp_path, content))
     assert MARK not in "".join(traceback.format_exception(problem))
     assert str(tmp_path) in str(problem)
+
+
+# Tables
+
+
+TABLES = """
+[[mongo.accounts]]
+like = "emqx"
+collection = "shop.mqtt_user"
+salt_position = "suffix"
+
+[[mongo.accounts]]
+collection = "crm.people"
+username = "mail"
+secret = "login.hash"
+
+[[mongo.rules]]
+like = "emqx"
+"""
+
+
+def test_tables_in_the_file(tmp_path: Path) -> None:
+    """Lists of tables come from the file; a known schema fills in what a table leaves out."""
+    settings = load(with_file(tmp_path, TABLES)).settings
+    emqx, people = settings.mongo_accounts
+    assert (emqx.collection, emqx.secret, emqx.salt, emqx.secret_format, emqx.salt_position) == (
+        "shop.mqtt_user",
+        "password_hash",
+        "salt",
+        "sha256",
+        "suffix",
+    )
+    assert (people.username, people.secret, people.kind) == (("mail",), "login.hash", "user")
+    assert [str(one) for one in settings.mongo_rules] == ["mqtt.mqtt_acl"]
+    assert dict(displayed(settings))["mongo_accounts"] == "shop.mqtt_user, crm.people"
+
+
+def test_tables_in_the_environment() -> None:
+    """They are JSON there, and a dash stands for none."""
+    text = '[{"like": "go-auth"}]'
+    settings = load({"COMPANION_MONGO_ACCOUNTS": text, "COMPANION_MONGO_RULES": "-"}).settings
+    assert [str(one) for one in settings.mongo_accounts] == ["mosquitto.users"]
+    assert settings.mongo_rules == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "allowed"),
+    [
+        ("{", "mongo_accounts", "a JSON list of tables, or - for none"),
+        ("7", "mongo_accounts", "valid tuple"),
+        ('[{"collection": "a.b"}, {"like": "nobody"}]', "mongo_accounts.1", "one of users, devices"),
+        ('[{"like": "emqx", "colour": 1}]', "mongo_accounts.0.colour", "Extra inputs"),
+        ('[{"like": "emqx", "kind": "robot"}]', "mongo_accounts.0.kind", "'device', 'user' or 'service'"),
+        ('[{"like": "emqx", "username": []}]', "mongo_accounts.0.username", "at least 1"),
+        ('[{"like": "emqx", "secret_format": "md5"}]', "mongo_accounts.0.secret_format", "'sha256'"),
+        ('[{"collection": "people"}]', "mongo_accounts.0.collection", "database.collection"),
+        ('[{"collection": "admin.users"}]', "mongo_accounts.0.collection", "database.collection"),
+        ('[{"collection": "a.mqtt_accounts"}]', "mongo_accounts.0.collection", "none of our own"),
+        ('[{"like": "go-auth", "common_acls": "acls"}]', "mongo_accounts.0.common_acls", "database.collection"),
+        ("[{}]", "mongo_accounts.0.collection", "required"),
+    ],
+)
+def test_wrong_tables(text: str, field: str, allowed: str) -> None:
+    """The error names the table and the key that is wrong, and what is allowed."""
+    problem = refused({"COMPANION_MONGO_ACCOUNTS": text})
+    assert problem.field == field
+    assert allowed in problem.allowed

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
+from companion.account_sources import AccountSource, RuleSource
 from companion.core.errors import Permanent
 from companion.stores.mongo import accounts, audits, rules, sessions
 from companion.stores.mongo.client import MongoClient
+from companion.stores.mongo.gathering import key_of
+from companion.stores.mongo.mapping import ID
 
 log = structlog.get_logger("companion.stores.mongo")
 
@@ -19,20 +22,29 @@ _SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of a collection of ours; `purpose` is for people."""
+    """An index; `purpose` is for people. `database` is empty for our own.
+
+    In a collection of others every index that begins with the keys serves, and none is made where there is no such collection.
+    """
 
     collection: str
     keys: tuple[tuple[str, int], ...]
     purpose: str
     unique: bool = False
+    database: str = ""
 
     @property
     def name(self) -> str:
         """The name as MongoDB makes it."""
         return "_".join(f"{field}_{direction}" for field, direction in self.keys)
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.database}.{self.collection}" if self.database else self.collection
 
-INDEXES: Final = (
+
+OWN: Final = (
     Index(accounts.COLLECTION, (("username", 1),), "finds the account at every login; one account a name", unique=True),
     Index(rules.COLLECTION, (("subject", 1),), "finds the rules of whoever connects"),
     Index(sessions.COLLECTION, (("expires_at", 1),), "finds the sessions that housekeeping removes"),
@@ -44,15 +56,38 @@ PICTURED: Final = (accounts.COLLECTION,)
 """Collections whose changes must tell what stood there before."""
 
 
-async def ensure(client: MongoClient) -> None:
+def wanted(account_sources: Sequence[AccountSource], rule_sources: Sequence[RuleSource]) -> Sequence[Index]:
+    """Return our own and those that looking into the collections of others needs."""
+    found = [
+        (source.collection, field, "finds the account at every login")
+        for source in account_sources
+        for field in source.username
+        if field != ID
+    ]
+    found += [(one.common_acls, "acc", "finds the rules of all accounts") for one in account_sources if one.common_acls]
+    found += [(one.collection, key_of(one), "finds the rules of whoever connects") for one in rule_sources]
+    foreign = []
+    for name, field, purpose in dict.fromkeys(found):
+        database, _, collection = name.partition(".")
+        foreign.append(Index(collection, ((field, 1),), purpose, database=database))
+    return (*OWN, *foreign)
+
+
+async def ensure(client: MongoClient, indexes: Sequence[Index] = OWN) -> None:
     """Make what is missing; several processes may do it at once. Raises `Transient` while MongoDB is away."""
+    for index in await missing(client, indexes):
 
-    async def make() -> None:
-        for index in INDEXES:
-            collection = client.database[index.collection]
-            await collection.create_index(list(index.keys), name=index.name, unique=index.unique)
+        async def make(index: Index = index) -> None:
+            await _collection(client, index).create_index(list(index.keys), name=index.name, unique=index.unique)
 
-    await client.call(make, _SECONDS)
+        try:
+            await client.call(make, _SECONDS)
+        except Permanent as problem:
+            if not index.database:
+                raise
+            log.warning(
+                "an index cannot be made: look-ups read a whole collection", index=index.place, problem=str(problem)
+            )
     for name in await without_pictures(client):
         try:
             await client.call(
@@ -64,18 +99,22 @@ async def ensure(client: MongoClient) -> None:
             log.warning("no pre-images: an account that is removed empties every cache", problem=str(problem))
 
 
-async def missing(client: MongoClient) -> list[Index]:
-    """Return the indexes that are not there (a collection that is not there has none)."""
+async def missing(client: MongoClient, indexes: Sequence[Index] = OWN) -> list[Index]:
+    """Return the indexes that are not there (a collection of ours that is not there has none)."""
+    existing: dict[str, list[Mapping[str, Any]] | None] = {}
+    for index in indexes:
+        if index.place not in existing:
+            existing[index.place] = await client.call(lambda index=index: _existing(client, index), _SECONDS)  # type: ignore[misc]
+    return [index for index in indexes if not _served(index, existing[index.place])]
 
-    async def look() -> list[Index]:
-        found = []
-        for index in INDEXES:
-            existing = await (await client.database[index.collection].list_indexes()).to_list()
-            if not any(_serves(one, index) for one in existing):
-                found.append(index)
-        return found
 
-    return await client.call(look, _SECONDS)
+async def _existing(client: MongoClient, index: Index) -> list[Mapping[str, Any]] | None:
+    """Return the indexes of a collection; None where there is no such collection."""
+    collection = _collection(client, index)
+    if not await collection.database.list_collection_names(filter={"name": index.collection}):
+        return None
+    found: list[Mapping[str, Any]] = await (await collection.list_indexes()).to_list()
+    return found
 
 
 async def without_pictures(client: MongoClient) -> list[str]:
@@ -93,5 +132,18 @@ async def without_pictures(client: MongoClient) -> list[str]:
     return await client.call(look, _SECONDS)
 
 
+def _collection(client: MongoClient, index: Index) -> Any:  # noqa: ANN401 - the driver's type has a parameter that says nothing here
+    return (client.driver[index.database] if index.database else client.database)[index.collection]
+
+
+def _served(index: Index, existing: list[Mapping[str, Any]] | None) -> bool:
+    if existing is None:
+        return bool(index.database)
+    return any(_serves(one, index) for one in existing)
+
+
 def _serves(existing: Mapping[str, Any], index: Index) -> bool:
-    return tuple(existing["key"].items()) == index.keys and (not index.unique or bool(existing.get("unique")))
+    keys = tuple(existing["key"].items())
+    if index.database:
+        return keys[: len(index.keys)] == index.keys and not existing.get("partialFilterExpression")
+    return keys == index.keys and (not index.unique or bool(existing.get("unique")))

@@ -1,36 +1,35 @@
-"""Word of accounts and rules that somebody changed in MongoDB itself, over a change stream of our database."""
+"""Word of accounts and rules that somebody changed in MongoDB itself, over a change stream."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 import structlog
 
 from companion.core.errors import CompanionError
 from companion.core.model import Notice
 from companion.core.model import Scope as About
-from companion.stores.mongo import accounts, rules
 from companion.stores.mongo.client import MongoClient
-from companion.stores.mongo.stream import ChangeStream, HistoryLost, Raw, Scope
+from companion.stores.mongo.meaning import Meanings
+from companion.stores.mongo.stream import ChangeStream, HistoryLost
 
 log = structlog.get_logger("companion.stores.mongo")
 
 _READ: Final = 1000
 _BACKOFF: Final = (0.1, 2.0)
 _EVERYTHING: Final = Notice(About.EVERYTHING)
-_RULES: Final = Notice(About.RULES)
 
 
 class MongoNotices:
     """The following half of the port `Notices`: MongoDB announces by itself."""
 
-    def __init__(self, client: MongoClient) -> None:
+    def __init__(self, client: MongoClient, meanings: Meanings) -> None:
         self._client = client
-        database = client.database.name
-        self._scope = Scope(collections=frozenset({(database, accounts.COLLECTION), (database, rules.COLLECTION)}))
+        self._meanings = meanings
+        self._scope = meanings.scope
 
     async def follow(self) -> AsyncIterator[Sequence[Notice]]:
         """Yield what was changed; EVERYTHING when the history was lost."""
@@ -72,30 +71,4 @@ class MongoNotices:
                 await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads retries, protects nothing
                 pause = min(pause * 2, longest)
             else:
-                return list(dict.fromkeys(notice for raw in batch.events for notice in _notices(raw)))
-
-
-def _notices(raw: Raw) -> Sequence[Notice]:
-    """Return what an event means; everything, where it does not say whom it concerns."""
-    event = raw.document
-    if event is None or event["operationType"] not in {"insert", "update", "replace", "delete"}:
-        return [_EVERYTHING]
-    if event["ns"]["coll"] == rules.COLLECTION:
-        return [_RULES]
-    return _of_account(event)
-
-
-def _of_account(event: Mapping[str, Any]) -> Sequence[Notice]:
-    before, after = event.get("fullDocumentBeforeChange"), event.get("fullDocument")
-    kind = event["operationType"]
-    named = [
-        Notice(About.ACCOUNT, document["username"])
-        for document in (before, after)
-        if document is not None and isinstance(document.get("username"), str)
-    ]
-    same_name = kind == "insert" or (
-        kind == "update" and "username" not in ((event.get("updateDescription") or {}).get("updatedFields") or {})
-    )
-    # Without a picture of what was there before, only those say whom they concern that leave the name alone.
-    known = before is not None or (same_name and after is not None)
-    return named if known and named else [_EVERYTHING]
+                return list(dict.fromkeys(notice for raw in batch.events for notice in self._meanings.of(raw)))

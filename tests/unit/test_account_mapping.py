@@ -1,0 +1,245 @@
+"""Documents of other people's collections as accounts and rules."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from companion.account_sources import AccountSource
+from companion.core.model import Account, Kind
+from companion.core.password_hashes import plain, salted
+from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
+from companion.stores.mongo.foreign_rules import rules_of_emqx, rules_of_grant
+from companion.stores.mongo.go_auth import rules_of_acls
+from companion.stores.mongo.mapping import account_of, names_of, query_of
+
+ONE = ObjectId("64b7f0c2a3d4e5f601234567")
+ALICE = subject_of_account("alice")
+BCRYPT = "$2b$04$" + "." * 53
+
+
+def source(like: str, **changes: Any) -> AccountSource:
+    return AccountSource.model_validate({"like": like, **changes})
+
+
+def read(like: str, document: Mapping[str, Any], **changes: Any) -> Account:
+    return account_of(source(like, **changes), document, "alice")
+
+
+def test_the_platforms_collections() -> None:
+    """A user, a device and a client of the platform, as they are stored."""
+    user = {"_id": ONE, "username": "alice", "password": BCRYPT, "status": "ACTIVE", "subjects": ["alice@a.org", 7]}
+    assert read("users", user) == Account("alice", Kind.USER, str(ONE), BCRYPT, subjects=("alice@a.org",))
+    assert read("devices", {"_id": ONE, "token": "t"}) == Account("alice", Kind.DEVICE, str(ONE), plain("t"))
+    client = {
+        "_id": ONE,
+        "client_id": "c",
+        "client_secret": "s",
+        "expiration_date": dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
+    }
+    assert read("clients", client) == Account("alice", Kind.SERVICE, str(ONE), plain("s"), expires_at=1_893_456_000)
+    token = {"_id": ONE, "aid": "app", "cid": "client", "expires_at": 1_893_456_000_123, "token": BCRYPT}
+    assert read("apts", token) == Account("alice", Kind.SERVICE, "app", BCRYPT, expires_at=1_893_456_000)
+
+
+def test_emqx_and_go_auth() -> None:
+    """Both schemas, superusers and access lists too."""
+    emqx = read("emqx", {"username": "alice", "password_hash": "ab" * 32, "salt": "s", "is_superuser": True})
+    assert emqx.password_hash == salted("sha256", "prefix", "s", "ab" * 32)
+    assert [(rule.effect, rule.action, rule.filter) for rule in emqx.rules] == [
+        (Effect.ALLOW, RuleAction.ALL, "#"),
+        (Effect.ALLOW, RuleAction.ALL, "$SYS/#"),
+    ]
+    common = [{"topic": "all/%u/%c/#", "acc": 3}]
+    user = {"username": "alice", "password": BCRYPT, "superuser": False, "acls": [{"topic": "%u/x", "acc": 2}]}
+    go_auth = account_of(source("go-auth"), user, "alice", common)
+    assert go_auth.password_hash == BCRYPT
+    assert [(rule.action, rule.filter, rule.id) for rule in go_auth.rules] == [
+        (RuleAction.PUBLISH, "%u/x", "mosquitto.users:%u/x"),
+        (RuleAction.ALL, "all/${username}/${clientid}/#", "mosquitto.acls:all/%u/%c/#"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "disabled"),
+    [
+        ({}, False),
+        ({"status": "Active"}, False),
+        ({"status": "BLOCKED"}, True),
+        ({"status": ""}, True),
+        ({"status": 1}, True),
+        ({"status": None}, False),
+        ({"deleted_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}, True),
+        ({"deleted_at": None}, False),
+        ({"expiration_date": "soon"}, True),
+        ({"expiration_date": True}, True),
+        ({"expiration_date": -1}, True),
+        ({"expiration_date": float("nan")}, True),
+        ({"_id": 7}, True),
+    ],
+)
+def test_who_may_not_be_used(document: Mapping[str, Any], *, disabled: bool) -> None:
+    """Another status, a deletion, an expiry that is none, no principal: the account is disabled."""
+    assert read("clients", {"_id": ONE, "client_secret": "s", **document}).disabled is disabled
+
+
+@pytest.mark.parametrize("secret", [None, "", 7, b"\xff", ["x"], {"hash": "x"}])
+def test_secrets_that_are_none(secret: object) -> None:
+    """Nobody logs in with them."""
+    document = {"username": "alice", "password_hash": secret}
+    for secret_format in ("sha256", "sha512", "pbkdf2-sha256", "pbkdf2-sha512"):
+        assert read("emqx", document, secret_format=secret_format).password_hash == ""
+    assert read("emqx", document, secret_format="hash").password_hash in {"", "\ufffd"}
+
+
+def test_a_salt_that_is_none() -> None:
+    """A hash whose salt cannot be read is no hash; one without a salt has none."""
+    document = {"username": "alice", "password_hash": "ab" * 32}
+    assert read("emqx", {**document, "salt": 7}).password_hash == ""
+    assert read("emqx", document).password_hash == salted("sha256", "prefix", "", "ab" * 32)
+    assert read("emqx", document, secret_format="pbkdf2-sha512", iterations=9).password_hash.startswith(
+        "PBKDF2$sha512$9$$"
+    )
+
+
+def test_names() -> None:
+    """A document is looked for by each of its names, an id as text and as ObjectId; a path leads into a document."""
+    users = source("users")
+    assert query_of(users, "alice") == {"$or": [{"_id": "alice"}, {"username": "alice"}]}
+    both = {"$in": [str(ONE), ONE]}
+    assert query_of(users, str(ONE)) == {"$or": [{"_id": both}, {"username": both}]}
+    assert query_of(source("emqx"), "alice") == {"username": "alice"}
+    assert names_of(users, {"_id": ONE, "username": "alice"}) == [str(ONE), "alice"]
+    deep = source("users", username=["login.name"], secret="login.hash", principal=[])
+    document = {"login": {"name": "alice", "hash": BCRYPT}}
+    assert names_of(deep, document) == ["alice"]
+    assert account_of(deep, document, "alice") == Account("alice", Kind.USER, "alice", BCRYPT)
+    assert names_of(deep, {"login": "alice"}) == []
+
+
+@pytest.mark.parametrize(
+    ("acls", "actions"),
+    [
+        ([1], None),
+        ([2], RuleAction.PUBLISH),
+        ([3], RuleAction.ALL),
+        ([4], None),
+        ([1, 4], RuleAction.SUBSCRIBE),
+        ([1, 2], RuleAction.PUBLISH),
+        ([1, 2, 4], RuleAction.ALL),
+        ([5], None),
+        (["3"], None),
+    ],
+)
+def test_accesses_of_go_auth(acls: list[Any], actions: RuleAction | None) -> None:
+    """A subscription needs both: to subscribe and to receive."""
+    rules = rules_of_acls([{"topic": "a/#", "acc": acc} for acc in acls], ALICE, "x", common=False)
+    assert [rule.action for rule in rules] == ([] if actions is None else [actions])
+
+
+@pytest.mark.parametrize(
+    "acl", [None, {}, {"topic": 7, "acc": 3}, {"topic": "a#", "acc": 3}, {"topic": "${x}", "acc": 3}]
+)
+def test_accesses_that_are_none(acl: Any) -> None:
+    """They allow nothing."""
+    assert rules_of_acls([acl], ALICE, "x", common=True) == []
+
+
+def emqx(**document: Any) -> list[tuple[Effect, RuleAction, str, frozenset[int], bool | None]]:
+    rules = rules_of_emqx({"_id": 1, **document}, ALICE, "mqtt.mqtt_acl")
+    assert all((rule.subject, rule.id) == (ALICE, "mqtt.mqtt_acl:1") for rule in rules)
+    return [(rule.effect, rule.action, rule.filter, rule.qos, rule.retain) for rule in rules]
+
+
+EVERY = frozenset({0, 1, 2})
+ALLOW: dict[str, Any] = {"permission": "allow", "action": "publish"}
+DENY: dict[str, Any] = {"permission": "deny", "action": "all"}
+DENIED = [(Effect.DENY, RuleAction.ALL, one, EVERY, None) for one in ("#", "$SYS/#")]
+
+
+def test_rules_of_emqx() -> None:
+    """Lists and single topics, placeholders of both dialects, QoS and retain in every form."""
+    allowed = Effect.ALLOW
+    assert emqx(**ALLOW, topics=["a/%u", "b/${clientid}"]) == [
+        (allowed, RuleAction.PUBLISH, "a/${username}", EVERY, None),
+        (allowed, RuleAction.PUBLISH, "b/${clientid}", EVERY, None),
+    ]
+    for qos, wanted in ((1, {1}), ("0,2", {0, 2}), ([1, 2], {1, 2}), ("all", EVERY), (None, EVERY)):
+        assert emqx(**ALLOW, topic="a", qos=qos) == [(allowed, RuleAction.PUBLISH, "a", frozenset(wanted), None)]
+    for retain, limit in ((1, True), (0, False), (True, True), ("false", False), ("all", None), (None, None)):
+        assert emqx(**ALLOW, topic="a", retain=retain) == [(allowed, RuleAction.PUBLISH, "a", EVERY, limit)]
+    assert emqx(**ALLOW, topic="eq a/b") == [(allowed, RuleAction.PUBLISH, "a/b", EVERY, None)]
+    assert emqx(**DENY, topic="eq a/+") == [(Effect.DENY, RuleAction.ALL, "a/+", EVERY, None)]
+    assert emqx(publish=["p"], subscribe="s", pubsub=["x/%c"]) == [
+        (allowed, RuleAction.PUBLISH, "p", EVERY, None),
+        (allowed, RuleAction.SUBSCRIBE, "s", EVERY, None),
+        (allowed, RuleAction.ALL, "x/${clientid}", EVERY, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {**ALLOW, "topic": "eq a/+"},
+        {**ALLOW, "topic": "a", "clientid": "c"},
+        {**ALLOW, "topic": "a", "ipaddress": "10.0.0.1"},
+        {**ALLOW, "topic": "a", "qos": 3},
+        {**ALLOW, "topic": "a", "retain": "sometimes"},
+        {**ALLOW, "topic": "a", "retain": []},
+        {**ALLOW, "topics": [7]},
+        {**ALLOW, "topic": "${cert_common_name}/x"},
+        {"permission": "allow", "topic": "a"},
+        {"permission": "allow", "action": "fly", "topic": "a"},
+        {"publish": {"a": 1}},
+        {"publish": ["a"], "clientid": "c"},
+        {},
+    ],
+)
+def test_what_allows_nothing(document: Mapping[str, Any]) -> None:
+    """What cannot be said exactly is not allowed."""
+    assert emqx(**document) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {**DENY, "topic": "${cert_common_name}/x"},
+        {**DENY, "topics": 7},
+        {**DENY, "topic": "a", "qos": "x"},
+        {"permission": "deny", "topic": "a"},
+        {"permission": "maybe", "action": "all", "topic": "a"},
+        {"permission": None, "action": "all", "topic": "a"},
+    ],
+)
+def test_what_denies_everything(document: Mapping[str, Any]) -> None:
+    """A denial that cannot be understood denies everything: nobody knows what was meant."""
+    assert emqx(**document) == DENIED
+
+
+def grant(**document: Any) -> list[Rule]:
+    return rules_of_grant({"_id": 1, "subject": "alice@a.org", **document}, "grants:alice@a.org", "auth.grants")
+
+
+def test_grants() -> None:
+    """A grant on a topic is a rule; on a service's documents, or under a condition, it is none."""
+    (rule,) = grant(action="publish", object="telemetry/+/x")
+    assert (rule.subject, rule.action, rule.filter) == ("grants:alice@a.org", RuleAction.PUBLISH, "telemetry/+/x")
+    assert grant(action="any", object="a")[0].action is RuleAction.ALL
+    assert grant(action="publish", object="a", deleted_at=None, location=[], time=[], field=["*"]) != []
+    for document in (
+        {"action": "create", "object": "a"},
+        {"action": "publish", "object": "thing:metrics"},
+        {"action": "publish", "object": "thing:*"},
+        {"action": "publish", "object": 7},
+        {"action": "publish", "object": "a#"},
+        {"action": "publish", "object": "a", "location": ["10.0.0.0/8"]},
+        {"action": "publish", "object": "a", "time": [{"cron_exp": "* * * * *", "duration": 60}]},
+        {"action": "publish", "object": "a", "filter": [{"owner": 1}]},
+        {"action": "publish", "object": "a", "deleted_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)},
+        {"object": "a"},
+    ):
+        assert grant(**document) == []
