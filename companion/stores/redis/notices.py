@@ -73,7 +73,8 @@ class RedisNotices:
             found = await redis.xinfo_stream(self._key)
         except exceptions.ResponseError:
             return None, _START  # there is no such stream (yet, or any more)
-        trimmed = found["entries-added"] > found["length"]
+        # Before Redis 7 nobody counts: then older ones may well have been trimmed.
+        trimmed = found.get("entries-added", found["length"] + 1) > found["length"]
         first = found["first-entry"]
         return (_id(first[0]) if first and trimmed else None), _id(found["last-generated-id"])
 
