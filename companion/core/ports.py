@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from companion.core.model import Account, Audit, Change, Incident, Notice, Session
+from companion.core.model import Account, Audit, Change, Document, Incident, Notice, Session
 from companion.core.rules import Rule
 
 
@@ -263,6 +263,66 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of an entity as JSON. `version` grows with every change of it; `document` is None once the entity is gone.
+
+    `keys` are (name, value) pairs by which it is found beside its id, such as ("username", "alice").
+    """
+
+    id: str
+    version: int
+    document: Document | None
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+class Mirror(Protocol):
+    """Copies of entities that are read often, each collection for itself. It has one writer, whose lease's token is the `fence`.
+
+    What is read is never older than the writer says (`serve`); nothing is read when the writer has been silent for too long.
+    Every writing call raises `Fenced` when a later writer has been here, and then changes nothing.
+    """
+
+    async def put(self, collection: str, copies: Sequence[Copy], fence: int, generation: int | None = None) -> int:
+        """Take over those that are newer than what stands here, also that one is gone; return how many were.
+
+        Without a `generation` into the one that is read.
+        """
+        ...
+
+    async def get(self, collection: str, entity_id: str) -> Copy | None:
+        """Return the copy; None when there is none, which does not mean that there is no such entity."""
+        ...
+
+    async def find(self, collection: str, key: str, value: str) -> Sequence[Copy]:
+        """Return the copies with this key, in the order of their ids."""
+        ...
+
+    async def serve(self, collection: str, seconds: float, fence: int) -> None:
+        """Let the copies be read for so long from now on."""
+        ...
+
+    async def digest(self, collection: str, after: str, through: str | None) -> str:
+        """Return one digest of all copies with an id behind `after` up to `through` (None: to the end), in UTF-8 order."""
+        ...
+
+    async def digests(self, collection: str, after: str, through: str | None) -> Mapping[str, str]:
+        """Return the digest of each of these copies by its id (`digest_of`)."""
+        ...
+
+    async def begin(self, collection: str, fence: int) -> int:
+        """Begin a new generation, empty and not read yet, and return its number."""
+        ...
+
+    async def promote(self, collection: str, generation: int, fence: int) -> None:
+        """Let this generation be the one that is read, at once and as a whole."""
+        ...
+
+    async def sweep(self, collection: str, limit: int, fence: int) -> int:
+        """Remove up to `limit` copies of generations that are older than the one that is read; return how many were."""
+        ...
+
+
 class Audits(Protocol):
     """Decisions worth keeping."""
 
@@ -329,6 +389,11 @@ class Store(Protocol):
     @property
     def sources(self) -> Sequence[Source]:
         """Where changes come from beside the inbox; none in a store that nobody else writes to."""
+        ...
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """Copies of entities that are read often; None in a store that is as near itself."""
         ...
 
     @property

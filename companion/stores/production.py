@@ -12,7 +12,7 @@ import structlog
 
 from companion.background import background
 from companion.core.errors import CompanionError
-from companion.core.ports import Source
+from companion.core.ports import Mirror, Source
 from companion.settings import Settings
 from companion.stores import mongo, redis
 from companion.stores.announcing import AnnouncingAccounts, AnnouncingRules, AnnouncingSessions
@@ -36,6 +36,7 @@ from companion.stores.redis.counters import RedisCounters
 from companion.stores.redis.durability import losses
 from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
+from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
 
 log = structlog.get_logger("companion.stores.production")
@@ -64,6 +65,7 @@ class ProductionStore:
         self.leases = RedisLeases(redis_client)
         self.inbox = RedisInbox(redis_client)
         self.checkpoints = RedisCheckpoints(redis_client)
+        self.mirror: Mirror | None = RedisMirror(redis_client)
         self.sources: Sequence[Source] = ()
         if settings.changes_watch:
             checkpoints = MongoCheckpoints(mongo_client)

@@ -28,6 +28,7 @@ EVERY_PORT: Final = frozenset(
         "audits",
     }
 )
+"""Those of a whole store; `mirror` is only where there is something to be nearer than."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def _embedded(folder: Path) -> Open:
 ADAPTERS: Final[Mapping[str, Adapter]] = {
     "embedded": Adapter(_embedded),
     "redis": Adapter(redis.adapter(redis.debian_redis), redis.PORTS),
-    "production": Adapter(production.adapter),
+    "production": Adapter(production.adapter, EVERY_PORT | {"mirror"}),
     "mongo": Adapter(mongo.adapter, mongo.PORTS),
     "valkey": Adapter(redis.adapter(redis.valkey), redis.PORTS),
 }

@@ -23,6 +23,7 @@ from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
 from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
+from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
 from tests.support.mosquitto import free_port
 
@@ -139,9 +140,10 @@ class RedisPorts:
     inbox: RedisInbox
     checkpoints: RedisCheckpoints
     notices: RedisNotices
+    mirror: RedisMirror
 
 
-PORTS: Final = frozenset({"leases", "counters", "inbox", "checkpoints"})
+PORTS: Final = frozenset({"leases", "counters", "inbox", "checkpoints", "mirror"})
 
 
 def ports_of(client: RedisClient) -> RedisPorts:
@@ -153,6 +155,7 @@ def ports_of(client: RedisClient) -> RedisPorts:
         RedisInbox(client),
         RedisCheckpoints(client),
         RedisNotices(client),
+        RedisMirror(client),
     )
 
 

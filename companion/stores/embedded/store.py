@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from companion.core.errors import CompanionError
-from companion.core.ports import Source
+from companion.core.ports import Mirror, Source
 from companion.stores.counters import LocalCounters
 from companion.stores.embedded.accounts import EmbeddedAccounts
 from companion.stores.embedded.audits import EmbeddedAudits
@@ -43,6 +43,7 @@ class EmbeddedStore:
         self.checkpoints = EmbeddedCheckpoints(database)
         self.sources: Sequence[Source] = ()
         self.audits = EmbeddedAudits(database)
+        self.mirror: Mirror | None = None
 
     @classmethod
     @contextlib.asynccontextmanager

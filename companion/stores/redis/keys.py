@@ -61,3 +61,15 @@ class Keys:
     def notices(self) -> str:
         """Stream of notices. No TTL: bounded in length, the oldest go."""
         return self._name("notices", ":log")
+
+    def mirror(self, collection: str) -> str:
+        """Return what the keys of a mirrored collection begin with. They are owned by the watcher; what follows says which it is.
+
+        `:live`, `:last` and `:fence`: strings, the generation that is read, the last one made, the newest writer; no TTL.
+        `:served`: a string that lasts for as long as the copies may be read (PEXPIRE).
+        `:old`: sorted set of generations to sweep; no TTL, empty once all are swept.
+        `:{generation}:doc:{id}`: hash of version, document and keys; when the entity is gone the version only, for a day (PEXPIRE).
+        `:{generation}:by:{key}:{value}`: set of ids; no TTL, gone with its last id.
+        `:{generation}:ids` and `:{generation}:digests`: sorted set of ids and hash of digests; no TTL, swept with the generation.
+        """
+        return self._name(f"mirror:{collection}")

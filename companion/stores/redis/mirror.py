@@ -1,0 +1,306 @@
+"""Copies of hot entities in Redis: a key for each document, keys to find it by, and digests to compare it by.
+
+All keys of a collection lie in one slot of a cluster, so that one script changes a document with everything that leads to it. A
+document takes its JSON and about 400 bytes; a whole rebuild holds two generations for a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from companion.core.errors import Fenced, Permanent
+from companion.core.ports import Copy
+from companion.stores.redis.client import NAME, RedisClient
+
+_GONE_MILLISECONDS: Final = 86_400_000
+"""How long it is remembered that an entity is gone: a change that comes later than this could bring it back."""
+
+_VERSION_DIGITS: Final = 20
+_SECONDS: Final = 5.0
+
+_FENCED: Final = """
+local function fenced(base, fence)
+    local newest = redis.call('GET', base .. ':fence')
+    if newest and tonumber(newest) > tonumber(fence) then
+        return true
+    end
+    redis.call('SET', base .. ':fence', fence)
+    return false
+end
+"""
+
+_REMOVE: Final = """
+local function remove(root, id)
+    local doc = root .. ':doc:' .. id
+    local keys = redis.call('HGET', doc, 'keys')
+    if keys then
+        for _, key in ipairs(cjson.decode(keys)) do
+            redis.call('SREM', root .. ':by:' .. key, id)
+        end
+    end
+    redis.call('ZREM', root .. ':ids', id)
+    redis.call('HDEL', root .. ':digests', id)
+    redis.call('DEL', doc)
+end
+"""
+
+_PUT: Final = (
+    _FENCED
+    + _REMOVE
+    + """
+local base = KEYS[1]
+if fenced(base, ARGV[1]) then
+    return -1
+end
+local generation = ARGV[2]
+if generation == '' then
+    generation = redis.call('GET', base .. ':live') or '0'
+end
+local root = base .. ':' .. generation
+local taken = 0
+for index = 4, #ARGV, 5 do
+    local id, version, document, digest, keys = unpack(ARGV, index, index + 4)
+    local doc = root .. ':doc:' .. id
+    local known = redis.call('HGET', doc, 'version')
+    if not known or known < version then
+        remove(root, id)
+        taken = taken + 1
+        redis.call('HSET', doc, 'version', version)
+        if document == '' then
+            redis.call('PEXPIRE', doc, ARGV[3])
+        else
+            redis.call('HSET', doc, 'document', document, 'keys', keys)
+            redis.call('ZADD', root .. ':ids', 0, id)
+            redis.call('HSET', root .. ':digests', id, digest)
+            for _, key in ipairs(cjson.decode(keys)) do
+                redis.call('SADD', root .. ':by:' .. key, id)
+            end
+        end
+    end
+end
+return taken
+"""
+)
+
+_GET: Final = """
+local base = KEYS[1]
+if redis.call('EXISTS', base .. ':served') == 0 then
+    return {}
+end
+local root = base .. ':' .. (redis.call('GET', base .. ':live') or '0')
+local ids
+if ARGV[1] == 'id' then
+    ids = {ARGV[2]}
+else
+    ids = redis.call('SMEMBERS', root .. ':by:' .. ARGV[2])
+    table.sort(ids)
+end
+local found = {}
+for _, id in ipairs(ids) do
+    local doc = redis.call('HMGET', root .. ':doc:' .. id, 'version', 'document', 'keys')
+    if doc[2] then
+        found[#found + 1] = {id, doc[1], doc[2], doc[3]}
+    end
+end
+return found
+"""
+
+_DIGEST: Final = """
+local root = KEYS[1] .. ':' .. (redis.call('GET', KEYS[1] .. ':live') or '0')
+local ids = redis.call('ZRANGEBYLEX', root .. ':ids', ARGV[1], ARGV[2])
+local found = {}
+for index, id in ipairs(ids) do
+    found[index] = {id, redis.call('HGET', root .. ':digests', id)}
+end
+if ARGV[3] == 'each' then
+    return found
+end
+local lines = {}
+for index, one in ipairs(found) do
+    lines[index] = one[2]
+end
+return redis.sha1hex(table.concat(lines, '\\n'))
+"""
+
+_BEGIN: Final = (
+    _FENCED
+    + """
+local base = KEYS[1]
+if fenced(base, ARGV[1]) then
+    return -1
+end
+local generation = redis.call('INCR', base .. ':last')
+redis.call('ZADD', base .. ':old', generation, generation)
+return generation
+"""
+)
+
+_PROMOTE: Final = (
+    _FENCED
+    + """
+local base = KEYS[1]
+if fenced(base, ARGV[1]) then
+    return -1
+end
+local before = redis.call('GET', base .. ':live') or '0'
+redis.call('SET', base .. ':live', ARGV[2])
+redis.call('ZREM', base .. ':old', ARGV[2])
+redis.call('ZADD', base .. ':old', before, before)
+return 1
+"""
+)
+
+_SERVE: Final = (
+    _FENCED
+    + """
+if fenced(KEYS[1], ARGV[1]) then
+    return -1
+end
+redis.call('SET', KEYS[1] .. ':served', '1', 'PX', ARGV[2])
+return 1
+"""
+)
+
+_SWEEP: Final = (
+    _FENCED
+    + _REMOVE
+    + """
+local base = KEYS[1]
+if fenced(base, ARGV[1]) then
+    return -1
+end
+local live = redis.call('GET', base .. ':live') or '0'
+local removed = 0
+for _, generation in ipairs(redis.call('ZRANGEBYSCORE', base .. ':old', '-inf', '(' .. live)) do
+    local root = base .. ':' .. generation
+    local ids = redis.call('ZRANGE', root .. ':ids', 0, tonumber(ARGV[2]) - removed - 1)
+    for _, id in ipairs(ids) do
+        remove(root, id)
+    end
+    removed = removed + #ids
+    if removed >= tonumber(ARGV[2]) then
+        return removed
+    end
+    redis.call('ZREM', base .. ':old', generation)
+end
+return removed
+"""
+)
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """Return the digest of a document: the same for the same JSON, in whatever order its fields come."""
+    return hashlib.blake2b(_json(document), digest_size=16).hexdigest()
+
+
+class RedisMirror:
+    """The port `Mirror`."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._put = client.redis.register_script(_PUT)
+        self._get = client.redis.register_script(_GET)
+        self._digest = client.redis.register_script(_DIGEST)
+        self._begin = client.redis.register_script(_BEGIN)
+        self._promote = client.redis.register_script(_PROMOTE)
+        self._serve = client.redis.register_script(_SERVE)
+        self._sweep = client.redis.register_script(_SWEEP)
+
+    async def put(self, collection: str, copies: Sequence[Copy], fence: int, generation: int | None = None) -> int:
+        """Take over those that are newer than what stands here; return how many were."""
+        args: list[Any] = [_GONE_MILLISECONDS]
+        for one in copies:
+            args += _encoded(one)
+        return await self._write(self._put, collection, fence, "" if generation is None else generation, *args)
+
+    async def get(self, collection: str, entity_id: str) -> Copy | None:
+        """Return the copy; None when there is none."""
+        found = await self._read(self._get, collection, "id", entity_id)
+        return _decoded(found[0]) if found else None
+
+    async def find(self, collection: str, key: str, value: str) -> Sequence[Copy]:
+        """Return the copies with this key, in the order of their ids."""
+        return [_decoded(one) for one in await self._read(self._get, collection, "key", _key(key, value))]
+
+    async def serve(self, collection: str, seconds: float, fence: int) -> None:
+        """Let the copies be read for so long from now on."""
+        await self._write(self._serve, collection, fence, max(1, round(seconds * 1000)))
+
+    async def digest(self, collection: str, after: str, through: str | None) -> str:
+        """Return one digest of all copies with an id behind `after` up to `through`."""
+        answer = await self._read(self._digest, collection, *_range(after, through), "all")
+        return bytes(answer).decode()
+
+    async def digests(self, collection: str, after: str, through: str | None) -> Mapping[str, str]:
+        """Return the digest of each of these copies by its id."""
+        answer = await self._read(self._digest, collection, *_range(after, through), "each")
+        return {entity_id.decode(): digest.decode() for entity_id, digest in answer}
+
+    async def begin(self, collection: str, fence: int) -> int:
+        """Begin a new generation and return its number."""
+        return await self._write(self._begin, collection, fence)
+
+    async def promote(self, collection: str, generation: int, fence: int) -> None:
+        """Let this generation be the one that is read."""
+        await self._write(self._promote, collection, fence, generation)
+
+    async def sweep(self, collection: str, limit: int, fence: int) -> int:
+        """Remove up to `limit` copies of older generations; return how many were."""
+        return await self._write(self._sweep, collection, fence, limit)
+
+    async def _write(self, script: Any, collection: str, fence: int, *args: Any) -> int:  # noqa: ANN401 - the driver's own
+        keys = [self._client.keys.mirror(collection)]
+        answer = int(await self._client.call(lambda _: script(keys=keys, args=[fence, *args]), _SECONDS))
+        if answer < 0:
+            raise Fenced(f"mirror of {collection}: fence {fence} is not the newest")
+        return answer
+
+    async def _read(self, script: Any, collection: str, *args: Any) -> Any:  # noqa: ANN401 - as Redis answers
+        keys = [self._client.keys.mirror(collection)]
+        return await self._client.call(lambda _: script(keys=keys, args=list(args)), _SECONDS)
+
+
+def digest_of_all(digests: Sequence[str]) -> str:
+    """Return what `digest` gives for documents with these digests, in the order of their ids."""
+    return hashlib.sha1("\n".join(digests).encode(), usedforsecurity=False).hexdigest()
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _key(name: str, value: str) -> str:
+    return f"{name}:{value}"
+
+
+def _range(after: str, through: str | None) -> tuple[bytes, bytes]:
+    return (b"(" + after.encode() if after else b"-"), (b"+" if through is None else b"[" + through.encode())
+
+
+def _encoded(one: Copy) -> Sequence[Any]:
+    """Return the arguments of one copy. Raises `Permanent` for what cannot be written as JSON in UTF-8."""
+    version = f"{one.version:0{_VERSION_DIGITS}d}"
+    if one.version < 0 or len(version) > _VERSION_DIGITS:
+        raise Permanent(f"{NAME}: a version is beyond {_VERSION_DIGITS} digits")
+    try:
+        keys = _json([_key(name, value) for name, value in one.keys])
+        if one.document is None:
+            return one.id.encode(), version, b"", b"", keys
+        return one.id.encode(), version, _json(one.document), digest_of(one.document), keys
+    except (TypeError, ValueError, msgspec.MsgspecError) as problem:
+        raise Permanent(f"{NAME}: a copy cannot be stored ({type(problem).__name__})") from None
+
+
+def _decoded(found: Any) -> Copy:  # noqa: ANN401 - as Redis answers: [id, version, document, keys]
+    entity_id, version, document, keys = found
+    pairs = (one.partition(":") for one in msgspec.json.decode(keys, type=list[str]))
+    return Copy(
+        entity_id.decode(),
+        int(version),
+        msgspec.json.decode(document),
+        tuple((name, value) for name, _, value in pairs),
+    )
