@@ -27,6 +27,7 @@ from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
 from companion.stores.mongo.rules import MongoRules
+from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
 from companion.stores.mongo.source import MongoSource
 from companion.stores.mongo.watching import scope_of
@@ -61,6 +62,7 @@ class ProductionStore:
         self.rules = AnnouncingRules(rules, self.notices)
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
         self.audits = MongoAudits(mongo_client)
+        self.runs = MongoRuns(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
         self.leases = RedisLeases(redis_client)
         self.inbox = RedisInbox(redis_client)

@@ -26,6 +26,7 @@ EVERY_PORT: Final = frozenset(
         "inbox",
         "checkpoints",
         "audits",
+        "runs",
     }
 )
 """Those of a whole store; `mirror` is only where there is something to be nearer than."""

@@ -28,6 +28,7 @@ from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.rules import MongoRules
+from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
 from tests.support.mosquitto import free_port
 
@@ -160,9 +161,10 @@ class MongoPorts:
     sessions: MongoSessions
     audits: MongoAudits
     checkpoints: MongoCheckpoints
+    runs: MongoRuns
 
 
-PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints"})
+PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs"})
 
 
 @contextlib.asynccontextmanager
@@ -177,6 +179,7 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
             MongoSessions(client),
             MongoAudits(client),
             MongoCheckpoints(client),
+            MongoRuns(client),
         )
 
 

@@ -344,11 +344,9 @@ async def test_a_lost_history(db: Documents, reader: Opener, code: int, indexes:
     assert len(found) == 4
     assert one.source.incidents == {Incident.HISTORY_LOST: 1, Incident.RESYNCHRONISED: 5, Incident.UNREADABLE: 1}
     (run,) = await db.companion.mqtt_runs.find().to_list()
-    assert run["what"] == "resync"
-    assert run["state"] == "done"
-    assert run["changes"] == 5
-    assert run["since"] < run["until"] <= run["ended_at"]
-    assert str(code) in run["reason"]
+    assert (run["job"], run["trigger"], run["state"], run["done"]) == ("resync", "incident", "done", 5)
+    assert run["parameters"]["since"] < run["parameters"]["until"] <= run["ended_at"] / 1000
+    assert str(code) in run["parameters"]["reason"]
     (letter,) = await db.companion.mqtt_dead_letters.find().to_list()
     assert letter["key"] == "spoilt"
     await db.thing.devices.update_one({"_id": "old"}, {"$set": {"n": 1}})

@@ -58,6 +58,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE sessions ADD COLUMN subject TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE sessions ADD COLUMN scope TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        """CREATE TABLE runs (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, job TEXT NOT NULL, trigger TEXT NOT NULL,
+            requested_at INTEGER NOT NULL, due_at INTEGER NOT NULL, parameters TEXT NOT NULL, dry INTEGER NOT NULL,
+            priority INTEGER NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, cancelling INTEGER NOT NULL,
+            holder TEXT NOT NULL, fence INTEGER NOT NULL, started_at INTEGER, beat_at INTEGER, ended_at INTEGER,
+            batches INTEGER NOT NULL, done INTEGER NOT NULL, total INTEGER, counts TEXT NOT NULL, position TEXT NOT NULL,
+            error TEXT NOT NULL) STRICT""",
+        "CREATE INDEX runs_by_state ON runs (state, priority DESC, due_at)",
+        "CREATE INDEX runs_of_job ON runs (job, number)",
+    ),
 )
 
 

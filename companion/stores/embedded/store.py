@@ -19,6 +19,7 @@ from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.notices import EmbeddedNotices
 from companion.stores.embedded.rules import EmbeddedRules
+from companion.stores.embedded.runs import EmbeddedRuns
 from companion.stores.embedded.sessions import EmbeddedSessions
 
 FILE_NAME: Final = "companion.sqlite3"
@@ -43,6 +44,7 @@ class EmbeddedStore:
         self.checkpoints = EmbeddedCheckpoints(database)
         self.sources: Sequence[Source] = ()
         self.audits = EmbeddedAudits(database)
+        self.runs = EmbeddedRuns(database)
         self.mirror: Mirror | None = None
 
     @classmethod

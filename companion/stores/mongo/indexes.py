@@ -10,7 +10,7 @@ import structlog
 
 from companion.account_sources import AccountSource, RuleSource
 from companion.core.errors import Permanent
-from companion.stores.mongo import accounts, audits, rules, sessions
+from companion.stores.mongo import accounts, audits, rules, runs, sessions
 from companion.stores.mongo.client import MongoClient
 from companion.stores.mongo.gathering import key_of
 from companion.stores.mongo.mapping import ID
@@ -49,6 +49,9 @@ OWN: Final = (
     Index(rules.COLLECTION, (("subject", 1),), "finds the rules of whoever connects"),
     Index(sessions.COLLECTION, (("expires_at", 1),), "finds the sessions that housekeeping removes"),
     Index(audits.COLLECTION, (("at", 1),), "finds the records that housekeeping removes"),
+    Index(runs.COLLECTION, (("state", 1), ("priority", -1), ("due_at", 1)), "finds the runs that are to be begun"),
+    Index(runs.COLLECTION, (("job", 1), ("requested_at", -1)), "finds the runs of a job"),
+    Index(runs.COLLECTION, (("requested_at", -1),), "finds the newest runs"),
 )
 
 

@@ -27,12 +27,12 @@ from companion.stores.mongo.events import change_of, event_id_of
 from companion.stores.mongo.letters import DeadLetters
 from companion.stores.mongo.place import Catch, Place, read_place
 from companion.stores.mongo.resync import Found, Resync
-from companion.stores.mongo.runs import Runs
+from companion.stores.mongo.resync_record import ResyncRecord
+from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.stream import ChangeStream, HistoryLost, Raw, Scope
 
 log = structlog.get_logger("companion.stores.mongo")
 
-_RESYNC: Final = "resync"
 _MARGIN_SECONDS: Final = 60
 """Clocks of those who set `updated_at` may be behind that of the cluster."""
 
@@ -58,7 +58,8 @@ class MongoSource:
         self._client = client
         self._checkpoints = checkpoints
         self._letters = DeadLetters(client)
-        self._runs = Runs(client)
+        self._runs = MongoRuns(client)
+        self._record: ResyncRecord | None = None
         self._scope = scope
         self._batch = batch
         self._clock = clock
@@ -165,7 +166,8 @@ class MongoSource:
         log.error(
             "the history of changes is lost: what changed since is looked for", since=catch.since, problem=problem
         )
-        await self._runs.begun(_RESYNC, catch.since, catch.until, problem)
+        self._record = ResyncRecord(self._runs, catch, self._fence, problem)
+        await self._record.found(0)
         self._counts[Incident.HISTORY_LOST] += 1
         self._place = Place(token, now, catch)
         # The cursor may be idle for longer than the server keeps it; the place will do.
@@ -181,7 +183,7 @@ class MongoSource:
             raise
         if found is None:
             self._catching = None
-            await self._runs.ended(_RESYNC, catch.since, catch.until)
+            await self._recording(catch).ended()
             self._place = replace(self._place, catch=None)
             log.info("what changed meanwhile was looked for", since=catch.since, until=catch.until)
             return [Item(self._place.text(), None)]
@@ -193,12 +195,17 @@ class MongoSource:
                 await self._undecodable(event_id, one.namespace, one.key, one.problem)
             items.append(Item(self._place.text(), one.change))
         if found:
-            await self._runs.found(_RESYNC, catch.since, catch.until, len(found))
+            await self._recording(catch).found(len(found))
             self._counts[Incident.RESYNCHRONISED] += len(found)
         return items
 
+    def _recording(self, catch: Catch) -> ResyncRecord:
+        if self._record is None:
+            self._record = ResyncRecord(self._runs, catch, self._fence)
+        return self._record
+
     async def _stop_catching(self) -> None:
-        catching, self._catching = self._catching, None
+        catching, self._catching, self._record = self._catching, None, None
         if catching is not None:
             with contextlib.suppress(CompanionError):
                 await catching.aclose()  # type: ignore[attr-defined]
