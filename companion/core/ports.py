@@ -74,8 +74,8 @@ class Sessions(Protocol):
         """Forget it; no error when there is none."""
         ...
 
-    async def prune(self, before: int, limit: int) -> int:
-        """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
+        """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many. `dry` only counts them."""
         ...
 
 
@@ -183,10 +183,10 @@ class Inbox(Protocol):
         """Return how many changes behind the position `after` are neither acknowledged nor dead."""
         ...
 
-    async def prune(self, *, through: int, before: int, limit: int) -> int:
+    async def prune(self, *, through: int, before: int, limit: int, dry: bool = False) -> int:
         """Remove up to `limit` changes at or before position `through` that were taken before `before` (Unix milliseconds).
 
-        Dead changes stay. Returns how many were removed; their event ids are forgotten with them.
+        Dead changes stay. Returns how many were removed; their event ids are forgotten with them. `dry` only counts them.
         """
         ...
 
@@ -335,12 +335,12 @@ class Audits(Protocol):
         """Return the newest records, newest first."""
         ...
 
-    async def prune(self, before: int, limit: int) -> int:
-        """Remove up to `limit` records older than `before` (Unix milliseconds); return how many."""
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
+        """Remove up to `limit` records older than `before` (Unix milliseconds); return how many. `dry` only counts them."""
         ...
 
-    async def trim(self, keep: int, limit: int) -> int:
-        """Remove up to `limit` of the oldest records beyond the newest `keep`; return how many."""
+    async def trim(self, keep: int, limit: int, *, dry: bool = False) -> int:
+        """Remove up to `limit` of the oldest records beyond the newest `keep`; return how many. `dry` only counts them."""
         ...
 
 
@@ -381,8 +381,11 @@ class Runs(Protocol):
         """End a waiting one, and ask a running one to end; return it as it then is, None when there is none."""
         ...
 
-    async def prune(self, *, keep: int, before: int, limit: int) -> int:
-        """Remove up to `limit` ended ones that ended before `before`, but of each job not its `keep` newest; return how many."""
+    async def prune(self, *, keep: int, before: int, limit: int, dry: bool = False) -> int:
+        """Remove up to `limit` ended ones that ended before `before`, but of each job not its `keep` newest; return how many.
+
+        `dry` only counts them.
+        """
         ...
 
 

@@ -112,6 +112,6 @@ class AnnouncingSessions:
         await self._sessions.remove(username, client_id)
         await _tell(self._notices, Notice(Scope.SESSION, username))
 
-    async def prune(self, before: int, limit: int) -> int:
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many. Nobody serves them."""
-        return await self._sessions.prune(before, limit)
+        return await self._sessions.prune(before, limit, dry=dry)

@@ -67,6 +67,7 @@ async def test_all_or_none(store: Store) -> None:
 async def test_pruning(store: Store) -> None:
     """Only what is older than the given millisecond goes, as many as asked for, and the number is told."""
     await store.audits.append([audit(at, detail=str(at)) for at in (5, 100, 1, 99, 2, 3, 101)])
+    assert [await store.audits.prune(100, limit, dry=True) for limit in (3, 100)] == [3, 5]
     assert [await store.audits.prune(100, 3) for _ in range(3)] == [3, 2, 0]
     assert await details(store) == ["100", "101"]
 
@@ -74,6 +75,7 @@ async def test_pruning(store: Store) -> None:
 async def test_trimming(store: Store) -> None:
     """Of the records beyond the newest, the oldest go, as many as asked for, and the number is told."""
     await store.audits.append([audit(detail=str(number)) for number in range(10)])
+    assert [await store.audits.trim(4, limit, dry=True) for limit in (5, 100)] == [5, 6]
     assert [await store.audits.trim(4, 5) for _ in range(3)] == [5, 1, 0]
     assert await details(store) == ["6", "7", "8", "9"]
     assert await store.audits.trim(100, 5) == 0

@@ -223,6 +223,9 @@ async def test_pruning(store: Store) -> None:
     await store.inbox.bury(items[1].position, "why")
     await store.inbox.acknowledge([(item.position, 1) for item in items if item is not items[1]])
     through = items[6].position
+    for limit in (4, 100):
+        due = await store.inbox.prune(through=through, before=FOR_EVER, limit=limit, dry=True)
+        assert due == min(limit, 6)
     assert [await store.inbox.prune(through=through, before=FOR_EVER, limit=4) for _ in range(3)] == [4, 2, 0]
     assert list(await store.inbox.dead()) == [(items[1], "why")]
     known = await store.inbox.append(changes("e", 10))

@@ -160,6 +160,7 @@ async def test_pruning(store: Store) -> None:
         await store.runs.add(run(f"b{number}", "b", at=number, state=RunState.FAILED, ended_at=number))
     await store.runs.add(run("waits", "a", at=0))
     await store.runs.add(run("runs", "a", at=0, state=RunState.RUNNING))
+    assert await store.runs.prune(keep=3, before=5, limit=100, dry=True) == 5
     assert await store.runs.prune(keep=3, before=5, limit=2) == 2
     assert await store.runs.prune(keep=3, before=5, limit=100) == 3
     assert await store.runs.prune(keep=3, before=5, limit=100) == 0

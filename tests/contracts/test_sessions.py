@@ -60,6 +60,7 @@ async def test_pruning(store: Store) -> None:
     """Only what expired before the given second goes, as many as asked for, and the number is told."""
     for expires_at in range(95, 105):
         await store.sessions.put(session("u", f"s:{expires_at}", expires_at=expires_at))
+    assert [await store.sessions.prune(100, limit, dry=True) for limit in (3, 100)] == [3, 5]
     assert [await store.sessions.prune(100, 3) for _ in range(3)] == [3, 2, 0]
     left = [one for one in range(95, 105) if await store.sessions.get("u", f"s:{one}") is not None]
     assert left == list(range(100, 105))

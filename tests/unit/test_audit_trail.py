@@ -42,10 +42,10 @@ class Away:
     async def latest(self, limit: int) -> Sequence[Audit]:
         raise NotImplementedError
 
-    async def prune(self, before: int, limit: int) -> int:
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         raise NotImplementedError
 
-    async def trim(self, keep: int, limit: int) -> int:
+    async def trim(self, keep: int, limit: int, *, dry: bool = False) -> int:
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Final
 
 from companion.core.model import Audit
-from companion.stores.embedded.database import Database
+from companion.stores.embedded.database import Database, removing
 
 _AUDIT_COLUMNS: Final = ", ".join(column.name for column in fields(Audit))
 _AUDIT_MARKS: Final = ", ".join("?" for _ in fields(Audit))
@@ -48,25 +48,12 @@ class EmbeddedAudits:
 
         return await self._database.read(job)
 
-    async def prune(self, before: int, limit: int) -> int:
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` records older than `before` (Unix milliseconds); return how many."""
+        due = "SELECT id FROM audits WHERE at < ? ORDER BY at LIMIT ?"
+        return await self._database.write(removing("audits", "id", due, (before, limit), dry=dry))
 
-        def job(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM audits WHERE id IN (SELECT id FROM audits WHERE at < ? ORDER BY at LIMIT ?)",
-                (before, limit),
-            ).rowcount
-
-        return await self._database.write(job)
-
-    async def trim(self, keep: int, limit: int) -> int:
+    async def trim(self, keep: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` of the oldest records beyond the newest `keep`; return how many."""
-
-        def job(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM audits WHERE id IN (SELECT id FROM audits ORDER BY id"
-                " LIMIT max(0, min(?, (SELECT count(*) FROM audits) - ?)))",
-                (limit, keep),
-            ).rowcount
-
-        return await self._database.write(job)
+        due = "SELECT id FROM audits ORDER BY id LIMIT max(0, min(?, (SELECT count(*) FROM audits) - ?))"
+        return await self._database.write(removing("audits", "id", due, (limit, keep), dry=dry))

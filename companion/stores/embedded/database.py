@@ -14,7 +14,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -199,6 +199,18 @@ class Database:
         for connection in self._opened:
             connection.close()
         self._opened.clear()
+
+
+def removing(table: str, key: str, due: str, values: Sequence[Any], *, dry: bool) -> Job[int]:
+    """Return the job that removes the rows of `table` whose `key` the query `due` selects, and tells how many."""
+
+    def job(connection: sqlite3.Connection) -> int:
+        if dry:
+            (count,) = connection.execute(f"SELECT count(*) FROM ({due})", values).fetchone()
+            return int(count)
+        return connection.execute(f"DELETE FROM {table} WHERE {key} IN ({due})", values).rowcount
+
+    return job
 
 
 def _run(connection: sqlite3.Connection, job: Job[Any]) -> tuple[Any, BaseException | None]:

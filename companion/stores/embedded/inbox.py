@@ -11,7 +11,7 @@ import msgspec
 
 from companion.core.model import Change, ChangeOp, Document
 from companion.core.ports import Received, Taken
-from companion.stores.embedded.database import Database
+from companion.stores.embedded.database import Database, removing
 
 _COLUMNS: Final = "position, event_id, op, db, collection, entity, at, before, after"
 _LIVE: Final = "acknowledged_at IS NULL AND dead IS NULL"
@@ -118,14 +118,9 @@ class EmbeddedInbox:
 
         return await self._database.read(job)
 
-    async def prune(self, *, through: int, before: int, limit: int) -> int:
+    async def prune(self, *, through: int, before: int, limit: int, dry: bool = False) -> int:
         """Remove up to `limit` live changes at or before `through` that were taken before `before` (Unix milliseconds)."""
-
-        def job(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM inbox WHERE position IN (SELECT position FROM inbox"
-                " WHERE position <= ? AND taken_at < ? AND dead IS NULL ORDER BY position LIMIT ?)",
-                (through, before, limit),
-            ).rowcount
-
-        return await self._database.write(job)
+        due = (
+            "SELECT position FROM inbox WHERE position <= ? AND taken_at < ? AND dead IS NULL ORDER BY position LIMIT ?"
+        )
+        return await self._database.write(removing("inbox", "position", due, (through, before, limit), dry=dry))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from companion.core.errors import Fenced
 from companion.core.runs import ENDED, Progress, Run, RunState, Trigger
-from companion.stores.embedded.database import Database
+from companion.stores.embedded.database import Database, removing
 
 _COLUMNS: Final = (
     "id, job, trigger, requested_at, due_at, parameters, dry, priority, attempt, state, cancelling, holder, fence, started_at,"
@@ -128,22 +128,15 @@ class EmbeddedRuns:
 
         return await self._database.write(job)
 
-    async def prune(self, *, keep: int, before: int, limit: int) -> int:
+    async def prune(self, *, keep: int, before: int, limit: int, dry: bool = False) -> int:
         """Remove up to `limit` that ended before `before`, but of each job not its `keep` newest."""
         marks = ", ".join("?" * len(_ENDED))
-
-        def job(connection: sqlite3.Connection) -> int:
-            ranked = (
-                "SELECT number, ended_at, row_number() OVER (PARTITION BY job ORDER BY number DESC) AS rank FROM runs"
-                f" WHERE state IN ({marks})"
-            )
-            return connection.execute(
-                f"DELETE FROM runs WHERE number IN (SELECT number FROM ({ranked})"
-                " WHERE rank > ? AND ended_at < ? ORDER BY number LIMIT ?)",
-                (*_ENDED, keep, before, limit),
-            ).rowcount
-
-        return await self._database.write(job)
+        ranked = (
+            "SELECT number, ended_at, row_number() OVER (PARTITION BY job ORDER BY number DESC) AS rank FROM runs"
+            f" WHERE state IN ({marks})"
+        )
+        due = f"SELECT number FROM ({ranked}) WHERE rank > ? AND ended_at < ? ORDER BY number LIMIT ?"
+        return await self._database.write(removing("runs", "number", due, (*_ENDED, keep, before, limit), dry=dry))
 
 
 def _fenced(run_id: str, fence: int) -> Fenced:

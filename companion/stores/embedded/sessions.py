@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Final
 
 from companion.core.model import Session
-from companion.stores.embedded.database import Database
+from companion.stores.embedded.database import Database, removing
 
 _COLUMNS: Final = ", ".join(column.name for column in fields(Session))
 _values: Final = attrgetter(*(column.name for column in fields(Session)))
@@ -48,14 +48,7 @@ class EmbeddedSessions:
 
         await self._database.write(job)
 
-    async def prune(self, before: int, limit: int) -> int:
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""
-
-        def job(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                "DELETE FROM sessions WHERE (username, client_id) IN"
-                " (SELECT username, client_id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?)",
-                (before, limit),
-            ).rowcount
-
-        return await self._database.write(job)
+        due = "SELECT username, client_id FROM sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?"
+        return await self._database.write(removing("sessions", "(username, client_id)", due, (before, limit), dry=dry))

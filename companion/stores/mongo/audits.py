@@ -37,25 +37,27 @@ class MongoAudits:
         )
         return [Audit(**one) for one in found]
 
-    async def prune(self, before: int, limit: int) -> int:
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` records older than `before` (Unix milliseconds); return how many."""
         if limit <= 0:
             return 0
 
         async def remove() -> int:
+            if dry:
+                return int(await self._audits.count_documents({"at": {"$lt": before}}, limit=limit))
             old = await self._audits.find({"at": {"$lt": before}}, {"_id": 1}).sort("at", 1).limit(limit).to_list()
             result = await self._audits.delete_many({"_id": {"$in": [one["_id"] for one in old]}})
             return int(result.deleted_count)
 
         return await self._client.call(remove, _BATCH_SECONDS)
 
-    async def trim(self, keep: int, limit: int) -> int:
+    async def trim(self, keep: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` of the oldest records beyond the newest `keep`; return how many."""
 
         async def remove() -> int:
             surplus = min(limit, await self._audits.estimated_document_count() - keep)
-            if surplus <= 0:
-                return 0
+            if surplus <= 0 or dry:
+                return max(0, surplus)
             old = await self._audits.find({}, {"_id": 1}).sort("_id", 1).limit(surplus).to_list()
             result = await self._audits.delete_many({"_id": {"$in": [one["_id"] for one in old]}})
             return int(result.deleted_count)

@@ -121,7 +121,7 @@ class MongoRuns:
             changed = await self._update({"_id": run_id, "state": _RUNNING}, {"$set": {"cancelling": True}})
         return await self.get(run_id) if changed is None else _run(changed)
 
-    async def prune(self, *, keep: int, before: int, limit: int) -> int:
+    async def prune(self, *, keep: int, before: int, limit: int, dry: bool = False) -> int:
         """Remove up to `limit` that ended before `before`, but of each job not its `keep` newest."""
 
         async def remove() -> int:
@@ -130,7 +130,9 @@ class MongoRuns:
                 newest = self._runs.find({"job": job, "state": {"$in": _ENDED}}, {"ended_at": 1})
                 old = await newest.sort([("requested_at", -1), ("_id", -1)]).skip(keep).to_list()
                 ids = [one["_id"] for one in reversed(old) if one["ended_at"] < before][: limit - removed]
-                if ids:
+                if dry:
+                    removed += len(ids)
+                elif ids:
                     removed += (await self._runs.delete_many({"_id": {"$in": ids}})).deleted_count
             return removed
 

@@ -51,11 +51,13 @@ class MongoSessions:
         """Forget it; no error when there is none."""
         await self._client.call(lambda: self._sessions.delete_one({"_id": _key(username, client_id)}))
 
-    async def prune(self, before: int, limit: int) -> int:
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""
 
         async def remove() -> int:
             due = {"expires_at": {"$lt": before}}
+            if dry:
+                return int(await self._sessions.count_documents(due, limit=limit))
             old = await self._sessions.find(due, {"_id": 1}).sort("expires_at", 1).limit(limit).to_list()
             # A session that was renewed meanwhile stays.
             result = await self._sessions.delete_many({"_id": {"$in": [one["_id"] for one in old]}, **due})

@@ -213,14 +213,21 @@ class RedisInbox:
         keys = [self._client.keys.inbox]
         return int(await self._client.call(lambda _: self._backlog(keys=keys, args=[f"{after}-0"])))
 
-    async def prune(self, *, through: int, before: int, limit: int) -> int:
+    async def prune(self, *, through: int, before: int, limit: int, dry: bool = False) -> int:
         """Remove up to `limit` changes at or before `through` that were taken before `before` (Unix milliseconds)."""
         keys = self._client.keys
         names = [keys.inbox_known, keys.inbox_dead, keys.inbox]
         highest = min(through, min(before, _MOST // _PER_MILLISECOND) * _PER_MILLISECOND - 1)
+        if dry:
+            return await self._client.call(lambda redis: self._due(redis, highest, limit), _TAKE_SECONDS)
         removed = int(await self._client.call(lambda _: self._prune(keys=names, args=[highest, limit]), _TAKE_SECONDS))
         await self._client.call(self._forget_consumers)
         return removed
+
+    async def _due(self, redis: Any, highest: int, limit: int) -> int:  # noqa: ANN401 - as in `RedisClient`
+        known = await redis.zcount(self._client.keys.inbox_known, "-inf", highest)
+        dead = await redis.zcount(self._client.keys.inbox_dead, "-inf", highest)
+        return min(limit, max(0, int(known) - int(dead)))
 
     async def _forget_consumers(self, redis: Any) -> None:  # noqa: ANN401 - as in `RedisClient`
         """Remove the consumers of processes that are gone and have nothing pending."""
