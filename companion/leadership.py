@@ -89,12 +89,26 @@ class Leadership:
         """
         try:
             while (term := await self._acquire()) is not None:
+                log.info("leading", name=self._name, fence=term.lease.token)
                 await self._lead(term, work)
         finally:
             self._ended.set()
 
+    async def once(self, work: Callable[[Term], Awaitable[None]]) -> bool:
+        """Do the work if the lease is free, and give it back; False, without any work, when it is not or the store is away."""
+        asked_at = self._clock()
+        try:
+            answer = await self._leases.acquire(self._name, self._holder, self._seconds)
+        except CompanionError as problem:
+            self.status = f"waiting for the store: {problem}"
+            return False
+        if isinstance(answer, Held):
+            self.status = f"standby: {answer.holder} has the lease"
+            return False
+        await self._lead(Term(answer, self._seconds, asked_at, self._clock), work)
+        return True
+
     async def _lead(self, term: Term, work: Callable[[Term], Awaitable[None]]) -> None:
-        log.info("leading", name=self._name, fence=term.lease.token)
         self.leading, self.status = True, "leading"
         try:
             await self._serve(term, work)

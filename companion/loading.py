@@ -63,7 +63,7 @@ def displayed(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, "(set, hidden)" if value.get_secret_value() else "(not set)"
         elif name in secret_fields():
             yield name, f"({len(value)} set, hidden)" if value else "(not set)"
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple | dict):
             yield name, ", ".join(str(part) for part in value)
         else:
             yield name, "" if value is None else str(value)

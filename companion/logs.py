@@ -23,6 +23,7 @@ _QUIET = {
     "amqtt": logging.ERROR,
     "transitions": logging.ERROR,
     "gmqtt": logging.ERROR,
+    "apscheduler": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }
 

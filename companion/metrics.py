@@ -55,6 +55,7 @@ REASONS: Final[dict[Hook, frozenset[Reason]]] = {
 
 _HOOK_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _ACK_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_JOB_SECONDS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 14_400, 86_400)
 _LAG_SECONDS: Final = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600)
 
 
@@ -166,9 +167,41 @@ class Metrics:
         self.shared: Path | None = None
         """Where the workers share their metrics, while there are any."""
 
-        # Housekeeping.
-        self.housekeeping_removed = Counter(
-            "companion_housekeeping_removed", "Rows removed because their retention ended.", ["what"], registry=registry
+        # Jobs. Their names are those of the catalogue; `job` is a label of Prometheus' own.
+        self.job_runs = Counter(
+            "companion_job_runs", "Runs of jobs that ended.", ["job_name", "state"], registry=registry
+        )
+        self.job_seconds = Histogram(
+            "companion_job_seconds",
+            "Time from the first beginning of a run to its end.",
+            ["job_name"],
+            buckets=_JOB_SECONDS,
+            registry=registry,
+        )
+        self.job_late = Histogram(
+            "companion_job_late_seconds",
+            "Time from when a run was due to its beginning.",
+            ["job_name"],
+            buckets=_JOB_SECONDS,
+            registry=registry,
+        )
+        self.job_rows = Counter(
+            "companion_job_rows", "What runs have done, as they count it.", ["job_name"], registry=registry
+        )
+        self.job_running = Gauge(
+            "companion_job_running", "1 while this process runs it.", ["job_name"], registry=registry
+        )
+        self.job_skipped = Counter(
+            "companion_job_ticks_skipped",
+            "Ticks without a run: one was waiting already, or nobody could begin for too long.",
+            ["job_name", "why"],
+            registry=registry,
+        )
+        self.job_success = Gauge(
+            "companion_job_last_success_timestamp_seconds",
+            "When a run of the job was last done, here or, before the start, anywhere; 0: never.",
+            ["job_name"],
+            registry=registry,
         )
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import structlog
 
 from broker_hooks.service import running_hooks
-from companion.background import background
 from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.keys import Keyring, hook_keys, ops_keys
@@ -20,7 +19,8 @@ from companion.operations import Trouble, Workers, make_app, serving
 from companion.settings import Role, Settings
 from companion.stores.opening import open_store
 from companion.supervising import running_workers
-from maintenance.housekeeping import Housekeeping
+from maintenance.jobs_api import JobsApi
+from maintenance.service import running_maintenance
 from publishers.changes_api import ChangesApi
 from publishers.service import make_router, running_publisher
 
@@ -51,13 +51,21 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
     troubles: dict[str, Trouble] = {}
     hooks_port: int | None = None
     changes: ChangesApi | None = None
+    jobs_api: JobsApi | None = None
     problems: Workers | None = None
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         if role in (Role.MAINTENANCE, Role.ALL):
-            housekeeping = Housekeeping(settings, store, metrics)
-            await stack.enter_async_context(background(housekeeping.run()))
-            troubles["maintenance"] = housekeeping.trouble
+            maintenance = await stack.enter_async_context(running_maintenance(settings, store, metrics))
+            troubles["maintenance"] = maintenance.trouble
+            jobs_api = JobsApi(
+                jobs=maintenance.jobs,
+                schedules=maintenance.schedules,
+                runs=store.runs,
+                keyring=Keyring(ops_keys(settings)),
+                metrics=metrics,
+                asked=maintenance.asked,
+            )
         if role in (Role.PUBLISHER, Role.ALL):
             publisher = await stack.enter_async_context(running_publisher(settings, store, metrics))
             troubles["publisher"] = publisher.trouble
@@ -82,6 +90,8 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
         app = make_app(metrics, troubles, store.troubles, problems)
         if changes is not None:
             changes.add_routes(app)
+        if jobs_api is not None:
+            jobs_api.add_routes(app)
         with _port_taken("ops_port", settings.ops_host, settings.ops_port):
             ops_port = await stack.enter_async_context(serving(app, settings))
         log.info(

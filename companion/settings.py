@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from companion.account_sources import DEFAULT_ACCOUNTS, DEFAULT_RULES, AccountSource, RuleSource, tables
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
+from companion.job_settings import JobSettings
 from companion.logs import LogFormat
 
 Algorithm = Literal["HS256", "HS384", "HS512"]
@@ -43,6 +44,12 @@ def _split(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
+
+
+def _named(value: object) -> object:
+    """Tables that have names are an object; none of them are an empty one."""
+    found = tables(value)
+    return found or {} if isinstance(found, tuple) else found
 
 
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
@@ -168,7 +175,7 @@ class Settings(BaseModel):
     ops_host: str = Field("127.0.0.1", description="Address of metrics, health and changes")
     ops_port: Port = Field(8081, description="Port of metrics, health and changes")
     ops_keys: Secrets = Field(
-        (), description="Keys for POST /changes; several for rotation; one is made when none is set"
+        (), description="Keys for POST /changes and the jobs; several for rotation; one is made when none is set"
     )
 
     changes_max_body: Annotated[int, Field(ge=1024, le=67_108_864)] = Field(
@@ -216,6 +223,23 @@ class Settings(BaseModel):
     retention_audits: Days = Field(90, description="Days that audit records are kept")
     retention_audits_count: Annotated[int, Field(ge=1000)] = Field(
         1_000_000, description="Most audit records that are kept"
+    )
+
+    retention_runs: Days = Field(90, description="Days that records of runs are kept")
+    retention_runs_count: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        200, description="Newest runs of each job that are kept whatever their age"
+    )
+
+    jobs_mode: Literal["in-process", "none"] = Field(
+        "in-process",
+        description="in-process: maintenance runs jobs by their schedules and on request; none: it runs none",
+    )
+    jobs_serve: Names = Field(("*",), description="Jobs that this process runs; * for all")
+    jobs_concurrency: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="Runs of different jobs at once in this process"
+    )
+    jobs_schedules: Annotated[dict[str, JobSettings], BeforeValidator(_named)] = Field(
+        default_factory=dict, description="When jobs run and how often they are tried, in place of their own (tables)"
     )
 
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")

@@ -2,78 +2,67 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-import structlog
-
-from companion.core.errors import CompanionError
-from companion.core.ports import Store
-from companion.metrics import Metrics
-from companion.settings import Settings
-
-log = structlog.get_logger("maintenance.housekeeping")
+from companion.core.runs import Progress
+from companion.job_settings import JobSettings
+from maintenance.job import Work
 
 _BATCH: Final = 1000
-_PAUSE: Final = 0.05
-_EVERY: Final = 300.0
+_ALL: Final = 2**31 - 1
 _DAY: Final = 86_400
 _PUBLISHER: Final = "publisher"
 
+Remove = Callable[[int, bool], Awaitable[int]]
+"""Removes up to so many, or only counts them, and tells how many."""
+
 
 class Housekeeping:
-    """Removes acknowledged changes, audit records and sessions when their time has come."""
+    """Removes acknowledged changes, audit records, sessions and records of runs when their time has come."""
 
-    def __init__(
-        self, settings: Settings, store: Store, metrics: Metrics, now: Callable[[], float] = time.time
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._removed = metrics.housekeeping_removed
-        self._now = now
-        self._problem: str | None = None
+    name = "housekeeping"
+    purpose = "removes published changes, audit records, expired sessions and old runs when their retention is over"
+    parameters: Mapping[str, str] = MappingProxyType({})
+    schedule = JobSettings(every=300, jitter=30)
+    lease_seconds = 30.0
+    resumes = True
 
-    async def trouble(self) -> str | None:
-        """Return why the last round failed, or None."""
-        return self._problem
+    async def batches(self, work: Work) -> AsyncIterator[Progress]:
+        """Count what is due, then remove it batch by batch.
 
-    async def run(self) -> None:
-        """Do a round now and then, until cancelled; a store that is away is tried again in the next round."""
-        while True:
-            try:
-                await self.round()
-                self._problem = None
-            except CompanionError as problem:
-                self._problem = str(problem)
-                log.warning("housekeeping failed", problem=self._problem)
-            await asyncio.sleep(_EVERY * (0.9 + 0.2 * random.random()))  # noqa: S311 - spreads load, protects nothing
-
-    async def round(self) -> dict[str, int]:
-        """Remove what is due and return how much of each; safe to repeat and to interrupt."""
-        settings, store, now = self._settings, self._store, self._now()
-        changes_before = int((now - settings.retention_changes * _DAY) * 1000)
-        audits_before = int((now - settings.retention_audits * _DAY) * 1000)
-        through = int(await store.checkpoints.load(_PUBLISHER) or 0)
-        removed = {
-            "changes": await _all(lambda: store.inbox.prune(through=through, before=changes_before, limit=_BATCH)),
-            "audits": await _all(lambda: store.audits.prune(audits_before, _BATCH))
-            + await _all(lambda: store.audits.trim(settings.retention_audits_count, _BATCH)),
-            "sessions": await _all(lambda: store.sessions.prune(int(now), _BATCH)),
-        }
-        for what, count in removed.items():
-            self._removed.labels(what).inc(count)
-        if any(removed.values()):
-            log.info("housekeeping", **removed)
-        return removed
+        What a second process removed as well is merely gone already: no write needs a fence.
+        """
+        counts: Counter[str] = Counter(work.run.progress.counts)
+        removals = await _removals(work)
+        due: Counter[str] = Counter()
+        for what, remove in removals:
+            due[what] += await remove(_ALL, True)
+        total = counts.total() + due.total()
+        if work.run.dry:
+            yield Progress(total, total, dict(due))
+            return
+        yield Progress(counts.total(), total, dict(counts))
+        for what, remove in removals:
+            while removed := await remove(_BATCH, False):
+                counts[what] += removed
+                yield Progress(counts.total(), max(total, counts.total()), dict(counts))
 
 
-async def _all(remove: Callable[[], Awaitable[int]]) -> int:
-    """Remove batch by batch, with a pause between, so that writers in a hurry get their turn."""
-    total = 0
-    while (count := await remove()) == _BATCH:
-        total += count
-        await asyncio.sleep(_PAUSE)
-    return total + count
+async def _removals(work: Work) -> Sequence[tuple[str, Remove]]:
+    settings, store, now = work.settings, work.store, work.now()
+    changes_before = int((now - settings.retention_changes * _DAY) * 1000)
+    audits_before = int((now - settings.retention_audits * _DAY) * 1000)
+    runs_before = int((now - settings.retention_runs * _DAY) * 1000)
+    through = int(await store.checkpoints.load(_PUBLISHER) or 0)
+    inbox, audits, sessions, runs = store.inbox, store.audits, store.sessions, store.runs
+    newest, kept = settings.retention_audits_count, settings.retention_runs_count
+    return [
+        ("changes", lambda limit, dry: inbox.prune(through=through, before=changes_before, limit=limit, dry=dry)),
+        ("audits", lambda limit, dry: audits.prune(audits_before, limit, dry=dry)),
+        ("audits", lambda limit, dry: audits.trim(newest, limit, dry=dry)),
+        ("sessions", lambda limit, dry: sessions.prune(int(now), limit, dry=dry)),
+        ("runs", lambda limit, dry: runs.prune(keep=kept, before=runs_before, limit=limit, dry=dry)),
+    ]

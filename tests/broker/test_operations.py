@@ -10,7 +10,6 @@ import signal
 import socket
 import sqlite3
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,10 @@ import aiohttp
 import pytest
 
 from companion.core.errors import Invalid
-from companion.core.model import Audit, Change, ChangeOp, Session
 from companion.keys import ensure_key
-from companion.metrics import Metrics
 from companion.runtime import running
 from companion.settings import Role
 from companion.stores.embedded import EmbeddedStore
-from maintenance.housekeeping import Housekeeping
 from tests.support.eventually import eventually
 from tests.support.mosquitto import Mosquitto
 from tests.support.service import make_settings, serving
@@ -106,24 +102,6 @@ async def test_keys_are_made_once(tmp_path: Path) -> None:
     (tmp_path / "hook.key").write_text("\n")
     with pytest.raises(Invalid, match="not empty"):
         ensure_key(tmp_path / "hook.key")
-
-
-async def test_housekeeping_removes_only_what_is_due(tmp_path: Path) -> None:
-    """Old acknowledged changes, old audits and expired sessions go; unpublished changes and dead letters stay."""
-    now = time.time()
-    settings = make_settings(tmp_path, retention_changes=1, retention_audits=1, retention_audits_count=1000)
-    async with EmbeddedStore.open(tmp_path) as store:
-        await store.inbox.append([Change(str(n), ChangeOp.UPDATE, "d", "c", "1", 0) for n in range(4)])
-        await store.inbox.bury(2, "refused")
-        await store.checkpoints.save("publisher", "3", 1)
-        await store.audits.append([Audit(int(1000 * (now + n)), "auth", "deny", "no_rule") for n in range(3)])
-        await store.sessions.put(Session("u", "s:1", "u", "s", int(now) + 10))
-        keeper = Housekeeping(settings, store, Metrics(), now=lambda: now + 2 * DAY)
-        assert await keeper.round() == {"changes": 2, "audits": 3, "sessions": 1}
-        assert [item.position for item in await store.inbox.read(0, 10)] == [4]
-        assert [item.position for item, _ in await store.inbox.dead()] == [2]
-        assert await keeper.round() == {"changes": 0, "audits": 0, "sessions": 0}
-        assert await keeper.trouble() is None
 
 
 async def started(data_dir: Path, **variables: str) -> tuple[Process, dict[str, Any]]:

@@ -1,0 +1,75 @@
+"""What a job is, for the engine and for those who write one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from companion.core.ports import Store
+from companion.core.runs import Progress, Run
+from companion.job_settings import JobSettings
+from companion.leadership import Term
+from companion.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One life of a run: the record as it was when this life began, and what a job needs to do its work.
+
+    `run.progress` is how far earlier lives have come, `run.dry` says to write nothing and report the same. Every write that nobody
+    else may make bears `term.lease.token`, or is made only while `term.valid`.
+    """
+
+    run: Run
+    term: Term
+    settings: Settings
+    store: Store
+    now: Callable[[], float] = field(default=time.time)
+    """Unix seconds."""
+
+
+class Job(Protocol):
+    """A job. It is stateless: what a run has to remember is in its progress."""
+
+    @property
+    def name(self) -> str:
+        """The name: lower-case letters, digits and `-`; also a label of metrics."""
+        ...
+
+    @property
+    def purpose(self) -> str:
+        """One line for people: what it does."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The parameters that a request may bear, each with a line about it."""
+        ...
+
+    @property
+    def schedule(self) -> JobSettings:
+        """When it runs where the settings say nothing about it."""
+        ...
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a process that died holds back the next life of its run; a batch takes much less."""
+        ...
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a new life goes on where another left off; without it, a run whose process died is lost."""
+        ...
+
+    def batches(self, work: Work) -> AsyncIterator[Progress]:
+        """Do the work; after every batch yield how far the run has come in all. Between two batches it may end.
+
+        A batch takes less than a second. Raises `Invalid` for parameters that cannot be used, `Transient` when a store is away.
+        """
+        ...
+
+
+Factory = Callable[[], Job]
+"""Makes a job; what the entry points of the group `companion.jobs` name."""

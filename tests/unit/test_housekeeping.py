@@ -1,0 +1,52 @@
+"""Housekeeping removes what is due and nothing else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from companion.core.model import Audit, Change, ChangeOp, Session
+from companion.core.ports import Lease
+from companion.core.runs import Progress, Run, RunState, Trigger
+from companion.leadership import Term
+from companion.stores.embedded import EmbeddedStore
+from maintenance.housekeeping import Housekeeping
+from maintenance.job import Work
+from tests.support.service import make_settings
+
+DAY = 86_400
+
+
+async def test_only_what_is_due_goes(tmp_path: Path) -> None:
+    """Old acknowledged changes, audits, sessions and runs go; unpublished changes and dead letters stay. Dry, all stays."""
+    now = time.time()
+    settings = make_settings(
+        tmp_path,
+        retention_changes=1,
+        retention_audits=1,
+        retention_audits_count=1000,
+        retention_runs=1,
+        retention_runs_count=1,
+    )
+    async with EmbeddedStore.open(tmp_path) as store:
+        await store.inbox.append([Change(str(n), ChangeOp.UPDATE, "d", "c", "1", 0) for n in range(4)])
+        await store.inbox.bury(2, "refused")
+        await store.checkpoints.save("publisher", "3", 1)
+        await store.audits.append([Audit(int(1000 * (now + n)), "auth", "deny", "no_rule") for n in range(3)])
+        await store.sessions.put(Session("u", "s:1", "u", "s", int(now) + 10))
+        for number in range(3):
+            await store.runs.add(Run(f"{number}", "x", Trigger.PERSON, number, 0, state=RunState.DONE, ended_at=number))
+
+        async def last(*, dry: bool) -> Progress:
+            run = Run("run", "housekeeping", Trigger.PERSON, 0, 0, dry=dry)
+            term = Term(Lease("x", "me", 1), 60, 0, lambda: 0.0)
+            work = Work(run, term, settings, store, now=lambda: now + 2 * DAY)
+            return [progress async for progress in Housekeeping().batches(work)][-1]
+
+        due = {"changes": 2, "audits": 3, "sessions": 1, "runs": 2}
+        for _ in range(2):
+            assert await last(dry=True) == Progress(8, 8, due)
+        assert await last(dry=False) == Progress(8, 8, due)
+        assert [item.position for item in await store.inbox.read(0, 10)] == [4]
+        assert [item.position for item, _ in await store.inbox.dead()] == [2]
+        assert (await last(dry=False)).done == 0
