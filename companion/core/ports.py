@@ -7,7 +7,7 @@ passes. Every adapter runs the suites in `tests/contracts/`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from companion.core.model import Account, Audit, Change, Document, Incident, Notice, Session
@@ -344,6 +344,65 @@ class Audits(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which documents of a collection are due: those that fit `query` and whose field `time` is before `before`.
+
+    `before` is in Unix milliseconds. What fits `hold` is never due, whatever else. Queries are MongoDB's; other stores
+    understand equality and `$in`.
+    """
+
+    time: str
+    before: int
+    query: Document = field(default_factory=dict)
+    hold: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as it is stored: its id as text that only its store understands, and itself as one line of extended JSON."""
+
+    id: str
+    line: bytes
+
+
+class Documents(Protocol):
+    """Collections of any kind (`database.collection`), for jobs that go through them. Every removal bears the lease of its job."""
+
+    async def check(self, collection: str, selection: Selection) -> None:
+        """Raise `Invalid` for a collection that there cannot be, or for a selection that this store cannot follow."""
+        ...
+
+    async def count(self, collection: str) -> int:
+        """Return about how many there are."""
+        ...
+
+    async def count_due(self, collection: str, selection: Selection) -> int:
+        """Return how many are due."""
+        ...
+
+    async def due(self, collection: str, selection: Selection, after: str, limit: int) -> Sequence[Stored]:
+        """Return up to `limit` that are due, behind the id `after`, in the order of their ids, about that of their making."""
+        ...
+
+    def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
+        """Return the documents of these lines with their ids. Raises `Invalid` for a line that is no document."""
+        ...
+
+    async def remove(
+        self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
+    ) -> int:
+        """Remove of these those that are still due and, if `unchanged`, still what they were; return how many were removed.
+
+        Raises `Fenced` when a later lease of the same name has been here; then nothing is removed.
+        """
+        ...
+
+    async def restore(self, collection: str, lines: Sequence[bytes]) -> int:
+        """Put back those that are not there; return how many were. Raises `Invalid` for a line that is no document."""
+        ...
+
+
 class Runs(Protocol):
     """Records of runs of jobs. Every call that changes a running one bears its fence."""
 
@@ -435,6 +494,11 @@ class Store(Protocol):
     @property
     def sources(self) -> Sequence[Source]:
         """Where changes come from beside the inbox; none in a store that nobody else writes to."""
+        ...
+
+    @property
+    def documents(self) -> Documents:
+        """Collections, for jobs that go through them."""
         ...
 
     @property

@@ -23,6 +23,7 @@ from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
+from companion.stores.mongo.documents import MongoDocuments
 from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
@@ -63,6 +64,7 @@ class ProductionStore:
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
         self.audits = MongoAudits(mongo_client)
         self.runs = MongoRuns(mongo_client)
+        self.documents = MongoDocuments(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
         self.leases = RedisLeases(redis_client)
         self.inbox = RedisInbox(redis_client)

@@ -27,6 +27,7 @@ EVERY_PORT: Final = frozenset(
         "checkpoints",
         "audits",
         "runs",
+        "documents",
     }
 )
 """Those of a whole store; `mirror` is only where there is something to be nearer than."""

@@ -27,6 +27,7 @@ from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
+from companion.stores.mongo.documents import MongoDocuments
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
@@ -162,6 +163,7 @@ class MongoPorts:
     audits: MongoAudits
     checkpoints: MongoCheckpoints
     runs: MongoRuns
+    documents: MongoDocuments
 
 
 PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs"})
@@ -180,6 +182,7 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
             MongoAudits(client),
             MongoCheckpoints(client),
             MongoRuns(client),
+            MongoDocuments(client),
         )
 
 

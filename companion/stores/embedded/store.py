@@ -15,6 +15,7 @@ from companion.stores.embedded.accounts import EmbeddedAccounts
 from companion.stores.embedded.audits import EmbeddedAudits
 from companion.stores.embedded.checkpoints import EmbeddedCheckpoints
 from companion.stores.embedded.database import Database
+from companion.stores.embedded.documents import EmbeddedDocuments
 from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.notices import EmbeddedNotices
@@ -45,6 +46,7 @@ class EmbeddedStore:
         self.sources: Sequence[Source] = ()
         self.audits = EmbeddedAudits(database)
         self.runs = EmbeddedRuns(database)
+        self.documents = EmbeddedDocuments(database)
         self.mirror: Mirror | None = None
 
     @classmethod

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from companion.stores.mongo import accounts, audits, checkpoints, letters, rules, runs, sessions
+from companion.stores.mongo.documents import FENCES
 from companion.stores.mongo.stream import Scope
 
-OWN: Final = frozenset(module.COLLECTION for module in (accounts, audits, checkpoints, letters, rules, runs, sessions))
+OWN: Final = frozenset(
+    [FENCES, *(module.COLLECTION for module in (accounts, audits, checkpoints, letters, rules, runs, sessions))]
+)
 """Our own collections. They hold no entities, and every saved place would be a change to publish."""
 
 

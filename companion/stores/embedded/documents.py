@@ -1,0 +1,197 @@
+"""What the embedded store keeps as rows, as collections of documents.
+
+A document is the row as a JSON object, made by SQLite itself. Queries know the columns, by equality and `$in`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from companion.core.errors import Fenced, Invalid
+from companion.core.model import Document
+from companion.core.ports import Lease, Selection, Stored
+from companion.stores.embedded.database import Database
+
+_IN: Final = "$in"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table, or a part of one, as a collection. The key is a number; times are in milliseconds times `unit`."""
+
+    table: str
+    key: str
+    columns: tuple[str, ...]
+    times: Mapping[str, float]
+    only: str = "1"
+
+    @property
+    def line(self) -> str:
+        """The expression for a row as a line."""
+        pairs = ", ".join(f"'{column}', {column}" for column in self.columns)
+        return f"json_object({pairs})"
+
+
+_AUDITS: Final = (
+    "id",
+    "at",
+    "kind",
+    "verdict",
+    "reason",
+    "username",
+    "client_id",
+    "peer_host",
+    "action",
+    "topic",
+    "rule",
+    "detail",
+)
+_LETTERS: Final = (
+    "position",
+    "event_id",
+    "op",
+    "db",
+    "collection",
+    "entity",
+    "at",
+    "before",
+    "after",
+    "taken_at",
+    "dead",
+)
+
+TABLES: Final[Mapping[str, _Table]] = {
+    "mqtt_audits": _Table("audits", "id", _AUDITS, {"at": 1}),
+    "mqtt_dead_letters": _Table("inbox", "position", _LETTERS, {"at": 1, "taken_at": 1}, "dead IS NOT NULL"),
+}
+
+
+class EmbeddedDocuments:
+    """The port `Documents` over `TABLES`; the names may bear any database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def check(self, collection: str, selection: Selection) -> None:
+        """Raise `Invalid` for a collection that is none of ours, or for a selection that cannot be followed."""
+        _due(_table(collection), selection)
+
+    async def count(self, collection: str) -> int:
+        """Return how many there are."""
+        table = _table(collection)
+        query = f"SELECT count(*) FROM {table.table} WHERE {table.only}"
+        return await self._database.read(lambda connection: int(connection.execute(query).fetchone()[0]))
+
+    async def count_due(self, collection: str, selection: Selection) -> int:
+        """Return how many are due."""
+        table = _table(collection)
+        where, values = _due(table, selection)
+        query = f"SELECT count(*) FROM {table.table} WHERE {where}"
+        return await self._database.read(lambda connection: int(connection.execute(query, values).fetchone()[0]))
+
+    async def due(self, collection: str, selection: Selection, after: str, limit: int) -> Sequence[Stored]:
+        """Return up to `limit` that are due, in the order of their keys, behind `after`."""
+        table = _table(collection)
+        where, values = _due(table, selection)
+        query = (
+            f"SELECT {table.key}, {table.line} FROM {table.table} WHERE {where} AND {table.key} > ?"
+            f" ORDER BY {table.key} LIMIT ?"
+        )
+
+        def job(connection: sqlite3.Connection) -> Sequence[Stored]:
+            rows = connection.execute(query, (*values, int(after or 0), limit))
+            return [Stored(str(key), line.encode()) for key, line in rows]
+
+        return await self._database.read(job)
+
+    def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
+        """Return the rows of these lines with their keys."""
+        table = _table(collection)
+        place = table.columns.index(table.key)
+        return [Stored(str(_row(table, line)[place]), line) for line in lines]
+
+    async def remove(
+        self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
+    ) -> int:
+        """Remove those that are still due and, if `unchanged`, still what they were, in one transaction with the fence."""
+        table = _table(collection)
+        where, values = _due(table, selection)
+        was = {int(one.id): one.line for one in stored}
+
+        def job(connection: sqlite3.Connection) -> int:
+            row = connection.execute("SELECT token FROM leases WHERE name = ?", (lease.name,)).fetchone()
+            if row is None or row[0] > lease.token:
+                raise Fenced(f"{lease.name}: fence {lease.token} is not the newest")
+            keys = json.dumps(list(was))
+            if unchanged:
+                query = f"SELECT {table.key}, {table.line} FROM {table.table} WHERE {table.key} IN (SELECT value FROM json_each(?))"
+                keys = json.dumps(
+                    [key for key, line in connection.execute(query, (keys,)) if was[key] == line.encode()]
+                )
+            return connection.execute(
+                f"DELETE FROM {table.table} WHERE {table.key} IN (SELECT value FROM json_each(?)) AND {where}",
+                (keys, *values),
+            ).rowcount
+
+        return await self._database.write(job)
+
+    async def restore(self, collection: str, lines: Sequence[bytes]) -> int:
+        """Put back those whose keys are free."""
+        table = _table(collection)
+        rows = [_row(table, line) for line in lines]
+        marks = ", ".join("?" * len(table.columns))
+        query = f"INSERT INTO {table.table} ({', '.join(table.columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+
+        def job(connection: sqlite3.Connection) -> int:
+            return connection.executemany(query, rows).rowcount
+
+        return await self._database.write(job) if rows else 0
+
+
+def _table(collection: str) -> _Table:
+    table = TABLES.get(collection.rpartition(".")[2])
+    if table is None:
+        raise Invalid("collection", collection, f"one of {', '.join(TABLES)} (with the embedded store)")
+    return table
+
+
+def _due(table: _Table, selection: Selection) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition and its values."""
+    if selection.time not in table.times:
+        raise Invalid("time", selection.time, f"one of {', '.join(table.times)}")
+    where, values = [table.only, f"{selection.time} < ?"], [selection.before * table.times[selection.time]]
+    fits, of_query = _fits(table, selection.query, "query")
+    where += fits
+    held, of_hold = _fits(table, selection.hold, "hold")
+    if held:
+        # What is NULL fits no filter.
+        where.append(f"NOT ifnull({' AND '.join(held)}, 0)")
+    return " AND ".join(where), (*values, *of_query, *of_hold)
+
+
+def _fits(table: _Table, query: Document, what: str) -> tuple[list[str], list[Any]]:
+    conditions: list[str] = []
+    values: list[Any] = []
+    for column, wanted in query.items():
+        if column not in table.columns:
+            raise Invalid(f"{what}.{column}", wanted, f"one of {', '.join(table.columns)}")
+        allowed = wanted.get(_IN) if isinstance(wanted, Mapping) and set(wanted) == {_IN} else [wanted]
+        if not isinstance(allowed, list) or not all(isinstance(one, str | int | float) for one in allowed):
+            raise Invalid(
+                f"{what}.{column}", wanted, "a text, a number, or {$in: [...]} of them (with the embedded store)"
+            )
+        conditions.append(f"{column} IN ({', '.join('?' * len(allowed))})")
+        values += allowed
+    return conditions, values
+
+
+def _row(table: _Table, line: bytes) -> tuple[Any, ...]:
+    try:
+        document = json.loads(line)
+        return tuple(document[column] for column in table.columns)
+    except (ValueError, TypeError, KeyError):
+        raise Invalid("line", line[:80], f"a JSON object with {', '.join(table.columns)}") from None
