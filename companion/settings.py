@@ -16,6 +16,7 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from companion.account_sources import DEFAULT_ACCOUNTS, DEFAULT_RULES, AccountSource, RuleSource, tables
+from companion.cleaning import Policy, check_name
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
 from companion.job_settings import JobSettings
 from companion.logs import LogFormat
@@ -242,6 +243,13 @@ class Settings(BaseModel):
         default_factory=dict, description="When jobs run and how often they are tried, in place of their own (tables)"
     )
 
+    cleaner_policies: Annotated[dict[str, Policy], BeforeValidator(_named)] = Field(
+        default_factory=dict, description="What the cleaner removes beside the platform's, or in place of it (tables)"
+    )
+    cleaner_archive: Path | None = Field(
+        None, description="Folder of the archives; data_dir/archive where none is named; shared by all replicas"
+    )
+
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")
 
     @field_validator("publisher_qos", mode="before")
@@ -271,6 +279,13 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"a collection is named in full, and is none of our own, which begin with mqtt_ ({name})"
                 )
+        return value
+
+    @field_validator("cleaner_policies")
+    @classmethod
+    def _names(cls, value: dict[str, Policy]) -> dict[str, Policy]:
+        for name in value:
+            check_name(name)
         return value
 
     @field_validator("hooks_keys", "ops_keys")

@@ -16,11 +16,12 @@ from typing import Final
 from companion.core.errors import Invalid
 from companion.job_settings import JobSettings
 from companion.settings import Settings
+from maintenance.cleaner import Cleaner
 from maintenance.housekeeping import Housekeeping
 from maintenance.job import Factory, Job
 
 GROUP: Final = "companion.jobs"
-OURS: Final[tuple[Factory, ...]] = (Housekeeping,)
+OURS: Final[tuple[Factory, ...]] = (Cleaner, Housekeeping)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ALL: Final = "*"

@@ -106,7 +106,7 @@ async def test_a_job_of_another_package(shell: Shell) -> None:
     explained = await shell("jobs", "why", "acme-report")
     assert "It has no schedule: it runs when somebody asks." in explained
     assert f"The last that ended: {runs[0]['id']}, done" in explained
-    (report, _) = json.loads(await shell("jobs", "list", "--json"))
+    (report, *_) = json.loads(await shell("jobs", "list", "--json"))
     assert report["last_run"]["id"] == runs[0]["id"]
 
 
@@ -143,7 +143,7 @@ async def test_stopping_one(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("jobs", "run", "nobody"), 1, "job: 'nobody' is not allowed; one of acme-report, housekeeping"),
+        (("jobs", "run", "nobody"), 1, "job: 'nobody' is not allowed; one of acme-report, cleaner, housekeeping"),
         (("jobs", "run", "acme-report", "--set", "lines"), 1, "--set: 'lines' is not allowed; NAME=VALUE"),
         (("jobs", "run", "acme-report", "--set", "speed=1"), 1, "the parameters: lines, pause"),
         (("jobs", "status", "nobody"), 1, "run: 'nobody' is not allowed"),
@@ -161,8 +161,8 @@ async def test_mistakes(environ: dict[str, str], arguments: tuple[str, ...], cod
     [
         (
             "COMPANION_JOBS_SERVE",
-            "cleaner",
-            "jobs_serve: 'cleaner' is not allowed; * or names of jobs: acme-report, housekeeping",
+            "sweeper",
+            "jobs_serve: 'sweeper' is not allowed; * or names of jobs: acme-report, cleaner, housekeeping",
         ),
         ("COMPANION_JOBS_SCHEDULES", '{"x": {}}', "jobs_schedules: 'x' is not allowed; names of jobs"),
         ("COMPANION_JOBS_SCHEDULES", '{"housekeeping": {"cron": "x x x x x"}}', "jobs_schedules.housekeeping.cron"),

@@ -11,7 +11,12 @@ from companion.core.routing import DEFAULT_TOPICS
 from companion.settings import Settings
 
 README = Path(__file__).parents[2] / "README.md"
-MADE = {"data_dir": "per-user data directory", "password_workers": "number of cores", "jobs_schedules": "(none)"}
+MADE = {
+    "data_dir": "per-user data directory",
+    "password_workers": "number of cores",
+    "jobs_schedules": "(none)",
+    "cleaner_policies": "(none)",
+}
 
 
 def default_of(name: str) -> str:

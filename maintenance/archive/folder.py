@@ -1,0 +1,250 @@
+"""Archives in a folder: `{policy}/{run}+{fence}.jsonl.zst`, zstd over JSON lines, and beside it the manifest, `.json`.
+
+A file is written under a temporary name, synced, read back and compared, and only then given its name; then the manifest in the
+same way. An archive is one that has a manifest: whatever else lies there, a crash left behind, and the next life of the same run
+begins anew. The fence is part of the name, so that a life that was paused past its lease spoils nothing of the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+import zstandard
+
+from companion.core.errors import Invalid, Permanent, Transient
+from companion.core.ports import Stored
+from maintenance.archive.manifest import Manifest, file_of, read_manifest
+
+_LEVEL: Final = 6
+_CHUNK: Final = 1 << 20
+_DATA: Final = ".jsonl.zst"
+_MANIFEST: Final = ".json"
+_PART: Final = ".part"
+_MAX_LINE: Final = 64 << 20
+_MODE: Final = 0o600
+
+
+@dataclass(slots=True)
+class Digests:
+    """Two digests that grow: of the lines, and of the file."""
+
+    content: Any = field(default_factory=hashlib.sha256)
+    file: Any = field(default_factory=hashlib.sha256)
+
+
+class Folder:
+    """The archives of a folder. Every method takes its time: call it in a thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def begin(self, policy: str, run: str, fence: int) -> Writing:
+        """Begin an archive, in place of what earlier lives of this run left unfinished."""
+        folder = self._root / policy
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in folder.iterdir():
+                if left.name.startswith(f"{run}+") and left.name.endswith(_PART):
+                    left.unlink(missing_ok=True)
+            return Writing(folder / f"{file_of(run, fence)}{_DATA}")
+        except OSError as problem:
+            raise _trouble(folder, problem) from None
+
+    def find(self, policy: str, run: str) -> Manifest | None:
+        """Return the manifest of the archive of a run; None when there is none."""
+        found = [one for one in self.list(policy) if one.run == run]
+        return max(found, key=lambda one: one.fence, default=None)
+
+    def list(self, policy: str = "*") -> Sequence[Manifest]:
+        """Return the manifests of all archives, or of those of one policy, oldest first."""
+        found = []
+        try:
+            for path in self._root.glob(f"{policy}/*{_MANIFEST}"):
+                name = f"{path.parent.name}/{path.name.removesuffix(_MANIFEST)}"
+                found.append(read_manifest(path.read_bytes(), name))
+        except OSError as problem:
+            raise _trouble(self._root, problem) from None
+        return sorted(found, key=lambda one: (one.written_at, one.name))
+
+    def lines(self, manifest: Manifest, after: int = 0) -> Iterator[bytes]:
+        """Yield the lines behind the first `after`."""
+        path = self._root / manifest.policy / f"{manifest.file}{_DATA}"
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(_lines(file)):
+                    if number >= after:
+                        yield line
+        except OSError as problem:
+            raise _trouble(path, problem) from None
+        except zstandard.ZstdError as problem:
+            raise Permanent(f"{path}: it cannot be read ({problem})") from None
+
+    def verify(self, manifest: Manifest) -> None:
+        """Read the archive from end to end. Raises `Permanent` that says in one line in what it differs from its manifest."""
+        path = self._root / manifest.policy / f"{manifest.file}{_DATA}"
+        _compare(path, manifest.count, manifest.size, manifest.sha256, manifest.content_sha256)
+
+
+class Writing:
+    """An archive that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self._path = path
+        self._part = path.with_name(path.name + _PART)
+        self._digests = Digests()
+        self._bytes = 0
+        self._first = self._last = ""
+        self._file = os.fdopen(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE), "wb")
+        # What reads like a file is one to zstandard, whatever its types say.
+        tee: Any = _Tee(self._file, self._wrote)
+        self._zstd: Any = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(tee, closefd=False)
+
+    def _wrote(self, raw: bytes) -> None:
+        self._digests.file.update(raw)
+        self._bytes += len(raw)
+
+    def add(self, stored: Sequence[Stored]) -> None:
+        """Write documents, one a line."""
+        if not stored:
+            return
+        lines = b"".join(one.line + b"\n" for one in stored)
+        self._digests.content.update(lines)
+        try:
+            self._zstd.write(lines)
+        except OSError as problem:
+            raise _trouble(self._part, problem) from None
+        self._first = self._first or stored[0].id
+        self._last = stored[-1].id
+        self.count += len(stored)
+
+    def finish(self, *, policy: str, run: str, fence: int, collection: str, before: int, now: int) -> Manifest:
+        """Sync the file, read it back, give it its name and its manifest. Raises `Permanent` when it is not what was written."""
+        try:
+            self._zstd.close()
+            _sync(self._file)
+            self._file.close()
+            manifest = Manifest(
+                policy,
+                run,
+                fence,
+                collection,
+                self.count,
+                self._first,
+                self._last,
+                self._bytes,
+                self._digests.file.hexdigest(),
+                self._digests.content.hexdigest(),
+                before,
+                now,
+            )
+            _compare(self._part, manifest.count, manifest.size, manifest.sha256, manifest.content_sha256)
+            self._part.replace(self._path)
+            text = self._path.with_name(f"{manifest.file}{_MANIFEST}")
+            part = text.with_name(text.name + _PART)
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE), "wb") as file:
+                file.write(manifest.text())
+                _sync(file)
+            part.replace(text)
+            _sync_folder(self._path.parent)
+        except OSError as problem:
+            raise _trouble(self._path, problem) from None
+        return manifest
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+class _Tee:
+    """A file that tells what is written into it."""
+
+    def __init__(self, file: IO[bytes], wrote: Callable[[bytes], None]) -> None:
+        self._file = file
+        self._wrote = wrote
+
+    def write(self, raw: bytes) -> int:
+        """Write and tell."""
+        self._wrote(raw)
+        return self._file.write(raw)
+
+    def flush(self) -> None:
+        """Pass on."""
+        self._file.flush()
+
+
+class _Hashed:
+    """A file that tells what is read from it."""
+
+    def __init__(self, file: IO[bytes], digests: Digests) -> None:
+        self._file = file
+        self._digests = digests
+        self.bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read and tell."""
+        raw = self._file.read(size)
+        self._digests.file.update(raw)
+        self.bytes += len(raw)
+        return raw
+
+
+def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str) -> None:
+    digests, found = Digests(), 0
+    try:
+        with path.open("rb") as file:
+            hashed = _Hashed(file, digests)
+            for line in _lines(hashed):
+                digests.content.update(line + b"\n")
+                found += 1
+            while hashed.read(_CHUNK):
+                pass
+    except OSError as problem:
+        raise _trouble(path, problem) from None
+    except zstandard.ZstdError as problem:
+        raise Permanent(f"{path}: it cannot be read ({problem})") from None
+    for what, is_now, was in (
+        ("documents", found, count),
+        ("bytes", hashed.bytes, size),
+        ("digest of the file", digests.file.hexdigest(), sha256),
+        ("digest of the content", digests.content.hexdigest(), content_sha256),
+    ):
+        if is_now != was:
+            raise Permanent(f"{path}: the {what} should be {was}, found {is_now}")
+
+
+def _lines(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
+    """Yield the lines without their ends; raises `zstandard.ZstdError` for what is cut off."""
+    rest = b""
+    for chunk in zstandard.ZstdDecompressor().read_to_iter(file, read_size=_CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > _MAX_LINE:
+            raise zstandard.ZstdError("a line without end")
+    if rest:
+        raise zstandard.ZstdError("the last line is cut off")
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _trouble(path: Path, problem: OSError) -> Transient | Invalid:
+    if isinstance(problem, PermissionError | NotADirectoryError | FileNotFoundError):
+        return Invalid("cleaner_archive", str(path), f"a folder that can be written ({problem.strerror})")
+    return Transient(f"{path}: {problem.strerror or problem}")

@@ -1,0 +1,255 @@
+"""The cleaner: what has become old enough is archived and removed, collection by collection, as the policies say.
+
+    due documents ──▶ a file, synced, read back, renamed, with its manifest ──▶ only then they are removed, under the fence
+
+So a document is in its collection or in a verified archive, or for a while in both, and never in neither. Wherever a run dies, its
+next life goes on: an archive without a manifest is written anew, one with a manifest is what remains to be removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+import structlog
+
+from companion.cleaning import PLATFORM, Policy
+from companion.core.errors import Invalid, Permanent
+from companion.core.ports import Selection, Stored
+from companion.core.runs import Progress
+from companion.job_settings import JobSettings
+from companion.settings import Settings
+from maintenance.archive.folder import Folder
+from maintenance.archive.manifest import Manifest
+from maintenance.job import Work
+from maintenance.pace import Pace
+
+log = structlog.get_logger("maintenance.cleaner")
+
+_DAY: Final = 86_400
+_FEW: Final = 1000
+"""Of a collection as small as this, everything may go at once."""
+
+_EMBEDDED: Final = ("dead-letters",)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands: in which policy, the limit of age that it began with, and how many of its archive are gone."""
+
+    policy: str = ""
+    before: int = 0
+    removed: int = 0
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        return msgspec.json.encode(self).decode()
+
+
+def policies_of(settings: Settings) -> Mapping[str, Policy]:
+    """Return the policies in force by their names: the platform's where the settings say nothing else."""
+    ours = PLATFORM if settings.store == "production" else {name: PLATFORM[name] for name in _EMBEDDED}
+    return {name: one for name, one in {**ours, **settings.cleaner_policies}.items() if one.days}
+
+
+def folder_of(settings: Settings) -> Path:
+    """Return where the archives lie."""
+    return settings.cleaner_archive or settings.data_dir / "archive"
+
+
+def _check_archive(settings: Settings) -> None:
+    """Raise `Invalid` where nobody has said where archives are kept: the data folder of a replica may go with it."""
+    if settings.store == "production" and settings.cleaner_archive is None:
+        raise Invalid("cleaner_archive", "none", "a folder that all replicas share, or archive = false in the policy")
+
+
+class Cleaner:
+    """Archives and removes what is old."""
+
+    name = "cleaner"
+    purpose = "archives and removes what has become old enough, as its policies say"
+    parameters: Mapping[str, str] = MappingProxyType(
+        {
+            "policy": "only this one",
+            "yes-really": "true: also more of a collection than its policy allows at once",
+            "any-time": "true: also outside of the window of a policy",
+        }
+    )
+    schedule = JobSettings(cron="17 2 * * *", jitter=300, grace=6 * 3600, attempts=3, backoff=600)
+    lease_seconds = 30.0
+    resumes = True
+
+    async def batches(self, work: Work) -> AsyncIterator[Progress]:
+        """Go through the policies in the order of their names."""
+        chosen = _chosen(policies_of(work.settings), work)
+        for policy in chosen.values():
+            await work.store.documents.check(policy.collection, _selection(policy, 0))
+        progress = work.run.progress
+        place = msgspec.json.decode(progress.position, type=Place) if progress.position else Place()
+        problems: list[str] = []
+        for name, policy in chosen.items():
+            if name < place.policy:
+                continue
+            if name != place.policy:
+                place = Place(name, int((work.now() - policy.days * _DAY) * 1000))
+            cleaning = _Cleaning(work, name, policy, place, progress)
+            if not cleaning.allowed:
+                log.info("not at this time of the day", policy=name, window=policy.window)
+                continue
+            try:
+                async for progress in cleaning.steps():
+                    yield progress
+            except Invalid as problem:
+                # The others need not wait for somebody who mends this one.
+                problems.append(str(problem))
+        if problems:
+            raise Permanent("; ".join(problems))
+        yield progress
+
+
+def _chosen(policies: Mapping[str, Policy], work: Work) -> Mapping[str, Policy]:
+    wanted = work.run.parameters.get("policy")
+    if wanted is not None and wanted not in policies:
+        raise Invalid("parameters.policy", wanted, f"one of {', '.join(sorted(policies)) or 'none'}")
+    return {name: policies[name] for name in sorted(policies) if wanted in (None, name)}
+
+
+def _selection(policy: Policy, before: int) -> Selection:
+    return Selection(policy.time, before, policy.query, policy.hold)
+
+
+class _Cleaning:
+    """One policy in one run."""
+
+    def __init__(self, work: Work, name: str, policy: Policy, place: Place, progress: Progress) -> None:
+        self._work = work
+        self._name = name
+        self._policy = policy
+        self._place = place
+        self._selection = _selection(policy, place.before)
+        self._documents = work.store.documents
+        self._folder = Folder(folder_of(work.settings))
+        self._counts: Counter[str] = Counter(progress.counts)
+        self._done = progress.done
+        self._total = progress.total or 0
+        self._counted = bool(progress.position) and place == msgspec.json.decode(progress.position, type=Place)
+        self._pace = Pace(policy.rate, policy.budget)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may work at this time of the day."""
+        return bool(self._work.run.parameters.get("any-time")) or self._policy.open_at(self._work.now())
+
+    async def steps(self) -> AsyncIterator[Progress]:
+        """Archive and remove; yield after every batch of either."""
+        manifest = None
+        if self._policy.archive and not self._work.run.dry:
+            _check_archive(self._work.settings)
+            manifest = await asyncio.to_thread(self._folder.find, self._name, self._work.run.id)
+        if manifest is None:
+            due = await self._count()
+            self._total += 0 if self._counted else due
+            if self._work.run.dry or not due:
+                self._done += due if self._work.run.dry else 0
+                self._counts[f"{self._name} due"] += due if self._work.run.dry else 0
+                yield self._progress()
+                return
+            if not self._policy.archive:
+                async for progress in self._only_remove():
+                    yield progress
+                return
+            async for found in self._archive():
+                if isinstance(found, Manifest):
+                    manifest = found
+                yield self._progress()
+        if manifest is not None:
+            async for progress in self._remove_archived(manifest):
+                yield progress
+
+    async def _count(self) -> int:
+        due = await self._documents.count_due(self._policy.collection, self._selection)
+        total = await self._documents.count(self._policy.collection)
+        share = 100 * due / max(total, 1)
+        really = bool(self._work.run.parameters.get("yes-really"))
+        if due > _FEW and share > self._policy.most and not really and not self._work.run.dry:
+            raise Invalid(
+                f"cleaner_policies.{self._name}.most",
+                f"{share:.0f} % of {self._policy.collection}",
+                f"at most {self._policy.most:g} % at once: look at a dry run, then ask with --set yes-really=true",
+            )
+        return due
+
+    async def _archive(self) -> AsyncIterator[Manifest | None]:
+        """Write what is due into a file; yield after every batch, at last the manifest, or nothing when nothing was due."""
+        run, fence = self._work.run.id, self._work.term.lease.token
+        writing = await asyncio.to_thread(self._folder.begin, self._name, run, fence)
+        try:
+            after = ""
+            while not self._pace.over:
+                stored = await self._documents.due(self._policy.collection, self._selection, after, self._policy.batch)
+                if not stored:
+                    break
+                after = stored[-1].id
+                await asyncio.to_thread(writing.add, stored)
+                yield None
+                await self._wait(len(stored))
+            if writing.count:
+                yield await asyncio.to_thread(
+                    lambda: writing.finish(
+                        policy=self._name,
+                        run=run,
+                        fence=fence,
+                        collection=self._policy.collection,
+                        before=self._place.before,
+                        now=int(self._work.now() * 1000),
+                    )
+                )
+        finally:
+            writing.abandon()
+
+    async def _remove_archived(self, manifest: Manifest) -> AsyncIterator[Progress]:
+        lines = self._folder.lines(manifest, self._place.removed)
+        while batch := await asyncio.to_thread(_some, lines, self._policy.batch):
+            stored = self._documents.read(manifest.collection, batch)
+            await self._remove(stored, archived=True)
+            yield self._progress()
+            await self._wait(len(stored))
+
+    async def _only_remove(self) -> AsyncIterator[Progress]:
+        after = ""
+        while not self._pace.over:
+            stored = await self._documents.due(self._policy.collection, self._selection, after, self._policy.batch)
+            if not stored:
+                return
+            after = stored[-1].id
+            await self._remove(stored, archived=False)
+            yield self._progress()
+            await self._wait(len(stored))
+
+    async def _remove(self, stored: Sequence[Stored], *, archived: bool) -> None:
+        removed = await self._documents.remove(
+            self._policy.collection, self._selection, stored, self._work.term.lease, unchanged=archived
+        )
+        self._place = replace(self._place, removed=self._place.removed + len(stored))
+        self._done += len(stored)
+        self._counts[f"{self._name} removed"] += removed
+        self._counts[f"{self._name} changed meanwhile"] += len(stored) - removed
+
+    async def _wait(self, count: int) -> None:
+        await self._pace.after(count)
+        while self._pace.ahead and not self._pace.over:
+            await self._pace.after(0)
+
+    def _progress(self) -> Progress:
+        return Progress(self._done, max(self._total, self._done), dict(+self._counts), self._place.text())
+
+
+def _some(lines: Iterator[bytes], count: int) -> list[bytes]:
+    return list(itertools.islice(lines, count))
