@@ -9,6 +9,7 @@ next life goes on: an archive without a manifest is written anew, one with a man
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -191,15 +192,11 @@ class _Cleaning:
         run, fence = self._work.run.id, self._work.term.lease.token
         writing = await asyncio.to_thread(self._folder.begin, self._name, run, fence)
         try:
-            after = ""
-            while not self._pace.over:
-                stored = await self._documents.due(self._policy.collection, self._selection, after, self._policy.batch)
-                if not stored:
-                    break
-                after = stored[-1].id
-                await asyncio.to_thread(writing.add, stored)
-                yield None
-                await self._wait(len(stored))
+            async with contextlib.aclosing(self._due(lines=True)) as batches:  # type: ignore[type-var]
+                async for stored in batches:
+                    await asyncio.to_thread(writing.add, stored)
+                    yield None
+                    await self._wait(len(stored))
             if writing.count:
                 yield await asyncio.to_thread(
                     lambda: writing.finish(
@@ -216,22 +213,47 @@ class _Cleaning:
 
     async def _remove_archived(self, manifest: Manifest) -> AsyncIterator[Progress]:
         lines = self._folder.lines(manifest, self._place.removed)
-        while batch := await asyncio.to_thread(_some, lines, self._policy.batch):
-            stored = self._documents.read(manifest.collection, batch)
-            await self._remove(stored, archived=True)
-            yield self._progress()
-            await self._wait(len(stored))
+
+        def read() -> asyncio.Task[Sequence[Stored]]:
+            return asyncio.ensure_future(asyncio.to_thread(self._some, manifest.collection, lines))
+
+        reading = read()
+        try:
+            while stored := await reading:
+                # While these are removed the next ones are read.
+                reading = read()
+                await self._remove(stored, archived=True)
+                yield self._progress()
+                await self._wait(len(stored))
+        finally:
+            await asyncio.gather(reading, return_exceptions=True)
+
+    def _some(self, collection: str, lines: Iterator[bytes]) -> Sequence[Stored]:
+        return self._documents.read(collection, list(itertools.islice(lines, self._policy.batch)))
 
     async def _only_remove(self) -> AsyncIterator[Progress]:
-        after = ""
-        while not self._pace.over:
-            stored = await self._documents.due(self._policy.collection, self._selection, after, self._policy.batch)
-            if not stored:
-                return
-            after = stored[-1].id
-            await self._remove(stored, archived=False)
-            yield self._progress()
-            await self._wait(len(stored))
+        async with contextlib.aclosing(self._due(lines=False)) as batches:  # type: ignore[type-var]
+            async for stored in batches:
+                await self._remove(stored, archived=False)
+                yield self._progress()
+                await self._wait(len(stored))
+
+    async def _due(self, *, lines: bool) -> AsyncIterator[Sequence[Stored]]:
+        """Yield what is due, a batch at a time, until the time is used up; while one is worked on the next is read."""
+
+        def read(after: str) -> asyncio.Task[Sequence[Stored]]:
+            return asyncio.ensure_future(
+                self._documents.due(self._policy.collection, self._selection, after, self._policy.batch, lines=lines)
+            )
+
+        reading = read("")
+        try:
+            while not self._pace.over and (stored := await reading):
+                reading = read(stored[-1].id)
+                yield stored
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _remove(self, stored: Sequence[Stored], *, archived: bool) -> None:
         removed = await self._documents.remove(
@@ -239,8 +261,9 @@ class _Cleaning:
         )
         self._place = replace(self._place, removed=self._place.removed + len(stored))
         self._done += len(stored)
-        self._counts[f"{self._name} removed"] += removed
-        self._counts[f"{self._name} changed meanwhile"] += len(stored) - removed
+        # What is gone already was removed by an earlier life, which did not come to note it.
+        self._counts[f"{self._name} removed"] += len(stored) - removed.changed if archived else removed.count
+        self._counts[f"{self._name} changed meanwhile"] += removed.changed
 
     async def _wait(self, count: int) -> None:
         await self._pace.after(count)
@@ -249,7 +272,3 @@ class _Cleaning:
 
     def _progress(self) -> Progress:
         return Progress(self._done, max(self._total, self._done), dict(+self._counts), self._place.text())
-
-
-def _some(lines: Iterator[bytes], count: int) -> list[bytes]:
-    return list(itertools.islice(lines, count))

@@ -1,6 +1,6 @@
 """The engine: takes runs that are due, one of each job at a time over all processes, and sees them through.
 
-    a schedule or a person ──▶ a record that waits ──▶ the job's lease ──▶ batches, each noted under the fence ──▶ the end
+    a schedule or a person ──▶ a record that waits ──▶ the job's lease ──▶ batches, noted under the fence ──▶ the end
 
 The records are the queue: what was asked for survives whoever was to do it. A run whose process died is found when its lease has
 run out, and goes on where its progress says.
@@ -33,6 +33,9 @@ log = structlog.get_logger("maintenance.engine")
 _LOOK_SECONDS: Final = 0.5
 _ABANDONED_SECONDS: Final = 2.0
 _CANCEL_SECONDS: Final = 0.4
+_NOTE_SECONDS: Final = 0.2
+"""How often progress is noted: a note costs a durable write, as much as a small batch does."""
+
 _PAUSE: Final = (0.1, 2.0)
 
 
@@ -189,16 +192,21 @@ class Engine:
         """Do batches until there are none left, or until it has to end; return the run as it is then, its state and why."""
         cancelled = asyncio.Event()
         watching = asyncio.create_task(self._watch(run.id, cancelled))
+        noted = float("-inf")
         batches = job.batches(Work(run, term, self._settings, self._store, self._now))
         try:
             async with contextlib.aclosing(batches):  # type: ignore[type-var]
                 async for progress in batches:
                     self._metrics.job_rows.labels(job.name).inc(max(0, progress.done - run.progress.done))
                     run = replace(run, progress=progress, batches=run.batches + 1)
-                    if await self._note(run, term) or cancelled.is_set():
-                        return run, RunState.CANCELLED, "somebody asked for it"
-                    if self._stopping and job.resumes:
+                    stopping = self._stopping and job.resumes
+                    if stopping or cancelled.is_set() or time.monotonic() - noted >= _NOTE_SECONDS:
+                        noted = time.monotonic()
+                        if await self._note(run, term) or cancelled.is_set():
+                            return run, RunState.CANCELLED, "somebody asked for it"
+                    if stopping:
                         return run, RunState.WAITING, ""
+            await self._note(run, term)
         except (Fenced, asyncio.CancelledError):
             raise
         except CompanionError as problem:

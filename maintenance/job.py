@@ -66,7 +66,10 @@ class Job(Protocol):
     def batches(self, work: Work) -> AsyncIterator[Progress]:
         """Do the work; after every batch yield how far the run has come in all. Between two batches it may end.
 
-        A batch takes less than a second. Raises `Invalid` for parameters that cannot be used, `Transient` when a store is away.
+        What is yielded is noted a few times a second, so another life may do again what the last moments of one that died had
+        done. A batch takes less than a second.
+
+        Raises `Invalid` for parameters that cannot be used, `Transient` when a store is away.
         """
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from companion.core.model import Account, Audit, Change, Document, Incident, Notice, Session
 from companion.core.rules import Rule
@@ -358,12 +358,22 @@ class Selection:
     hold: Document = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A document as it is stored: its id as text that only its store understands, and itself as one line of extended JSON."""
+class Stored(NamedTuple):
+    """A document as it is stored: its id as text that only its store understands, and itself as one line of extended JSON.
+
+    A tuple, for they are made by the hundred thousand.
+    """
 
     id: str
     line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How many documents were removed, and how many are still there because they have changed."""
+
+    count: int
+    changed: int = 0
 
 
 class Documents(Protocol):
@@ -381,8 +391,13 @@ class Documents(Protocol):
         """Return how many are due."""
         ...
 
-    async def due(self, collection: str, selection: Selection, after: str, limit: int) -> Sequence[Stored]:
-        """Return up to `limit` that are due, behind the id `after`, in the order of their ids, about that of their making."""
+    async def due(
+        self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
+    ) -> Sequence[Stored]:
+        """Return up to `limit` that are due, behind the id `after`, in the order of their ids, about that of their making.
+
+        Without `lines` their lines are empty.
+        """
         ...
 
     def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
@@ -391,8 +406,8 @@ class Documents(Protocol):
 
     async def remove(
         self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
-    ) -> int:
-        """Remove of these those that are still due and, if `unchanged`, still what they were; return how many were removed.
+    ) -> Removed:
+        """Remove of these those that are still due and, if `unchanged`, still what they were.
 
         Raises `Fenced` when a later lease of the same name has been here; then nothing is removed.
         """

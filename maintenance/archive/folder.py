@@ -20,7 +20,7 @@ from companion.core.errors import Invalid, Permanent, Transient
 from companion.core.ports import Stored
 from maintenance.archive.manifest import Manifest, file_of, read_manifest
 
-_LEVEL: Final = 6
+_LEVEL: Final = 3
 _CHUNK: Final = 1 << 20
 _DATA: Final = ".jsonl.zst"
 _MANIFEST: Final = ".json"
@@ -200,9 +200,9 @@ def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str
     try:
         with path.open("rb") as file:
             hashed = _Hashed(file, digests)
-            for line in _lines(hashed):
-                digests.content.update(line + b"\n")
-                found += 1
+            for chunk in _chunks(hashed):
+                digests.content.update(chunk)
+                found += chunk.count(b"\n")
             while hashed.read(_CHUNK):
                 pass
     except OSError as problem:
@@ -222,13 +222,17 @@ def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str
 def _lines(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
     """Yield the lines without their ends; raises `zstandard.ZstdError` for what is cut off."""
     rest = b""
-    for chunk in zstandard.ZstdDecompressor().read_to_iter(file, read_size=_CHUNK):
+    for chunk in _chunks(file):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
         if len(rest) > _MAX_LINE:
             raise zstandard.ZstdError("a line without end")
     if rest:
         raise zstandard.ZstdError("the last line is cut off")
+
+
+def _chunks(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - likewise
+    return zstandard.ZstdDecompressor().read_to_iter(file, read_size=_CHUNK, write_size=_CHUNK)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from companion.core.errors import CompanionError, Fenced, Invalid
-from companion.core.ports import Lease, Selection, Store, Stored
+from companion.core.ports import Lease, Removed, Selection, Store, Stored
 from tests.support.adapters import ADAPTERS
 from tests.support.entities import audit
 from tests.support.mongo import MongoPorts
@@ -87,8 +86,9 @@ async def test_filters(store: Store, query: dict[str, Any], hold: dict[str, Any]
     found = await store.documents.due(WHAT, selection, "", 100)
     assert topics(found) == [f"é/{n}" for n in wanted]
     assert await store.documents.count_due(WHAT, selection) == len(wanted)
-    held = [replace(one) for one in await store.documents.due(WHAT, due(), "", 100)]
-    assert await store.documents.remove(WHAT, selection, held, await take(store), unchanged=False) == len(wanted)
+    held = await store.documents.due(WHAT, due(), "", 100)
+    removed = await store.documents.remove(WHAT, selection, held, await take(store), unchanged=False)
+    assert removed == Removed(len(wanted))
     assert len(await left(store)) == 10 - len(wanted)
 
 
@@ -99,19 +99,19 @@ async def test_removing(store: Store) -> None:
     found = await store.documents.due(WHAT, selection, "", 3)
     for unchanged in (True, False):
         more = await store.documents.due(WHAT, selection, found[-1].id, 3)
-        assert await store.documents.remove(WHAT, selection, found, lease, unchanged=unchanged) == 3
-        assert await store.documents.remove(WHAT, selection, found, lease, unchanged=unchanged) == 0
+        assert await store.documents.remove(WHAT, selection, found, lease, unchanged=unchanged) == Removed(3)
+        assert await store.documents.remove(WHAT, selection, found, lease, unchanged=unchanged) == Removed(0)
         found = more
     assert await left(store) == [f"é/{n}" for n in range(6, 10)]
-    assert await store.documents.remove(WHAT, selection, [], lease, unchanged=True) == 0
+    assert await store.documents.remove(WHAT, selection, [], lease, unchanged=True) == Removed(0)
 
 
 async def test_what_has_changed_stays(store: Store) -> None:
     """A document that is not what was archived is not removed."""
     await fill(store, 3)
     found = list(await store.documents.due(WHAT, due(), "", 3))
-    found[1] = replace(found[1], line=found[1].line.replace(b"wrong_password", b"unknown_user"))
-    assert await store.documents.remove(WHAT, due(), found, await take(store), unchanged=True) == 2
+    found[1] = found[1]._replace(line=found[1].line.replace(b"wrong_password", b"unknown_user"))
+    assert await store.documents.remove(WHAT, due(), found, await take(store), unchanged=True) == Removed(2, 1)
     assert await left(store) == ["é/1"]
 
 
@@ -122,13 +122,13 @@ async def test_fences(store: Store, other: Store) -> None:
     await store.leases.release(old)
     new = await take(other)
     found = await store.documents.due(WHAT, due(), "", 4)
-    assert await other.documents.remove(WHAT, due(), found[:2], new, unchanged=True) == 2
+    assert await other.documents.remove(WHAT, due(), found[:2], new, unchanged=True) == Removed(2)
     for unchanged in (True, False):
         with pytest.raises(Fenced):
             await store.documents.remove(WHAT, due(), found[2:], old, unchanged=unchanged)
     assert len(await left(store)) == 8
     another = await take(store, "job:y")
-    assert await store.documents.remove(WHAT, due(), found[2:3], another, unchanged=True) == 1
+    assert await store.documents.remove(WHAT, due(), found[2:3], another, unchanged=True) == Removed(1)
 
 
 async def test_restoring(store: Store) -> None:

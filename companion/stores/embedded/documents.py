@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from companion.core.errors import Fenced, Invalid
 from companion.core.model import Document
-from companion.core.ports import Lease, Selection, Stored
+from companion.core.ports import Lease, Removed, Selection, Stored
 from companion.stores.embedded.database import Database
 
 _IN: Final = "$in"
@@ -93,49 +93,54 @@ class EmbeddedDocuments:
         query = f"SELECT count(*) FROM {table.table} WHERE {where}"
         return await self._database.read(lambda connection: int(connection.execute(query, values).fetchone()[0]))
 
-    async def due(self, collection: str, selection: Selection, after: str, limit: int) -> Sequence[Stored]:
+    async def due(
+        self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
+    ) -> Sequence[Stored]:
         """Return up to `limit` that are due, in the order of their keys, behind `after`."""
         table = _table(collection)
         where, values = _due(table, selection)
+        line = table.line if lines else "''"
         query = (
-            f"SELECT {table.key}, {table.line} FROM {table.table} WHERE {where} AND {table.key} > ?"
+            f"SELECT {table.key}, {line} FROM {table.table} WHERE {where} AND {table.key} > ?"
             f" ORDER BY {table.key} LIMIT ?"
         )
 
         def job(connection: sqlite3.Connection) -> Sequence[Stored]:
             rows = connection.execute(query, (*values, int(after or 0), limit))
+            if not lines:
+                return [Stored(str(key), b"") for key, _ in rows]
             return [Stored(str(key), line.encode()) for key, line in rows]
 
         return await self._database.read(job)
 
     def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
         """Return the rows of these lines with their keys."""
-        table = _table(collection)
-        place = table.columns.index(table.key)
-        return [Stored(str(_row(table, line)[place]), line) for line in lines]
+        start = f'{{"{_table(collection).key}":'.encode()
+        return [Stored(_key(line, start), line) for line in lines]
 
     async def remove(
         self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
-    ) -> int:
+    ) -> Removed:
         """Remove those that are still due and, if `unchanged`, still what they were, in one transaction with the fence."""
         table = _table(collection)
         where, values = _due(table, selection)
-        was = {int(one.id): one.line for one in stored}
 
-        def job(connection: sqlite3.Connection) -> int:
+        def job(connection: sqlite3.Connection) -> Removed:
             row = connection.execute("SELECT token FROM leases WHERE name = ?", (lease.name,)).fetchone()
             if row is None or row[0] > lease.token:
                 raise Fenced(f"{lease.name}: fence {lease.token} is not the newest")
-            keys = json.dumps(list(was))
+            keys, changed = f"[{','.join(one.id for one in stored)}]", 0
             if unchanged:
+                was = {int(key): line for key, line in stored}
                 query = f"SELECT {table.key}, {table.line} FROM {table.table} WHERE {table.key} IN (SELECT value FROM json_each(?))"
-                keys = json.dumps(
-                    [key for key, line in connection.execute(query, (keys,)) if was[key] == line.encode()]
-                )
-            return connection.execute(
+                found = connection.execute(query, (keys,)).fetchall()
+                same = [key for key, line in found if was[key] == line.encode()]
+                keys, changed = json.dumps(same), len(found) - len(same)
+            count = connection.execute(
                 f"DELETE FROM {table.table} WHERE {table.key} IN (SELECT value FROM json_each(?)) AND {where}",
                 (keys, *values),
             ).rowcount
+            return Removed(count, changed)
 
         return await self._database.write(job)
 
@@ -163,7 +168,8 @@ def _due(table: _Table, selection: Selection) -> tuple[str, tuple[Any, ...]]:
     """Return the condition and its values."""
     if selection.time not in table.times:
         raise Invalid("time", selection.time, f"one of {', '.join(table.times)}")
-    where, values = [table.only, f"{selection.time} < ?"], [selection.before * table.times[selection.time]]
+    # The `+` keeps SQLite from its index on times: rows are gone through by their keys.
+    where, values = [table.only, f"+{selection.time} < ?"], [selection.before * table.times[selection.time]]
     fits, of_query = _fits(table, selection.query, "query")
     where += fits
     held, of_hold = _fits(table, selection.hold, "hold")
@@ -187,6 +193,14 @@ def _fits(table: _Table, query: Document, what: str) -> tuple[list[str], list[An
         conditions.append(f"{column} IN ({', '.join('?' * len(allowed))})")
         values += allowed
     return conditions, values
+
+
+def _key(line: bytes, start: bytes) -> str:
+    """Return the key of a line: SQLite wrote it in the order of the columns, of which the key is the first."""
+    key = line.removeprefix(start).partition(b",")[0]
+    if not line.startswith(start) or not key.isdigit():
+        raise Invalid("line", line[:80], f"a JSON object that begins with {start.decode()}")
+    return key.decode()
 
 
 def _row(table: _Table, line: bytes) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from bson.errors import BSONError
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from companion.core.errors import Fenced, Invalid
-from companion.core.ports import Lease, Selection, Stored
+from companion.core.ports import Lease, Removed, Selection, Stored
 from companion.stores.mongo.client import MongoClient
 
 FENCES: Final = "mqtt_fences"
@@ -52,15 +52,20 @@ class MongoDocuments:
         """Return how many are due."""
         return await self._client.call(lambda: self._named(collection).count_documents(_due(selection)), _SECONDS)
 
-    async def due(self, collection: str, selection: Selection, after: str, limit: int) -> Sequence[Stored]:
+    async def due(
+        self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
+    ) -> Sequence[Stored]:
         """Return up to `limit` that are due, in the order of their ids, behind `after`."""
         query = _due(selection)
         if after:
             query = {"$and": [query, {"_id": {"$gt": _id_of(after)}}]}
         found = await self._client.call(
-            lambda: self._named(collection).find(query).sort("_id", 1).limit(limit).to_list(), _SECONDS
+            lambda: (
+                self._named(collection).find(query, None if lines else {"_id": 1}).sort("_id", 1).limit(limit).to_list()
+            ),
+            _SECONDS,
         )
-        return [_stored(one) for one in found]
+        return [Stored(_text_of(one["_id"]), _line_of(one) if lines else b"") for one in found]
 
     def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
         """Return the documents of these lines with their ids."""
@@ -69,25 +74,26 @@ class MongoDocuments:
 
     async def remove(
         self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
-    ) -> int:
+    ) -> Removed:
         """Remove those that are still due and, if `unchanged`, still what they were, in one transaction with the fence."""
         collected, was = self._named(collection), {one.id: one.line for one in stored}
 
-        async def remove(session: Any) -> int:  # noqa: ANN401 - the driver's session
+        async def remove(session: Any) -> Removed:  # noqa: ANN401 - the driver's session
             await self._fences.update_one(
                 {"_id": lease.name, "token": {"$lte": lease.token}},
                 {"$set": {"token": lease.token}},
                 upsert=True,
                 session=session,
             )
-            ids = [_id_of(one) for one in was]
+            ids, changed = [_id_of(one) for one in was], 0
             if unchanged:
                 now = await collected.find({"_id": {"$in": ids}}, session=session).to_list()
                 ids = [one["_id"] for one in now if was[_text_of(one["_id"])] == _line_of(one)]
+                changed = len(now) - len(ids)
             removed = await collected.delete_many({"$and": [_due(selection), {"_id": {"$in": ids}}]}, session=session)
-            return int(removed.deleted_count)
+            return Removed(int(removed.deleted_count), changed)
 
-        async def in_one() -> int:
+        async def in_one() -> Removed:
             async with self._client.driver.start_session() as session:
                 return await session.with_transaction(remove)
 
@@ -149,10 +155,6 @@ _YOUNGER_SECONDS = 86_400
 
 def _line_of(document: Mapping[str, Any]) -> bytes:
     return json_util.dumps(document, json_options=_OPTIONS, separators=(",", ":")).encode()
-
-
-def _stored(document: Mapping[str, Any]) -> Stored:
-    return Stored(_text_of(document["_id"]), _line_of(document))
 
 
 def _text_of(value: object) -> str:
