@@ -231,9 +231,9 @@ class Settings(BaseModel):
         200, description="Newest runs of each job that are kept whatever their age"
     )
 
-    jobs_mode: Literal["in-process", "none"] = Field(
+    jobs_mode: Literal["in-process", "queue", "none"] = Field(
         "in-process",
-        description="in-process: maintenance runs jobs by their schedules and on request; none: it runs none",
+        description="in-process: who ticks runs it; queue: any process takes what waits; none: none are run here",
     )
     jobs_serve: Names = Field(("*",), description="Jobs that this process runs; * for all")
     jobs_concurrency: Annotated[int, Field(ge=1, le=100)] = Field(

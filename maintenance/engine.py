@@ -88,7 +88,7 @@ class Engine:
                 waiting = await self._store.runs.list(jobs=[name], states=[RunState.WAITING], limit=10)
                 if any(run.trigger is Trigger.SCHEDULE and run.due_at < due_at for run in waiting):
                     self._metrics.job_skipped.labels(name, "coalesced").inc()
-                elif await self._store.runs.add(tick_of(name, due_at, self._milliseconds())):
+                elif await self._store.runs.add(tick_of(name, due_at, self._milliseconds(), self._reserved)):
                     self.wake()
             except CompanionError as problem:
                 self.problem = str(problem)
@@ -140,12 +140,24 @@ class Engine:
         if not free or len(self._active) >= self._settings.jobs_concurrency:
             return
         for run in await self._store.runs.waiting(free, self._milliseconds()):
-            self._take(run)
+            if self._is_ours(run):
+                self._take(run)
         if time.monotonic() - self._looked_for_abandoned >= _ABANDONED_SECONDS:
             self._looked_for_abandoned = time.monotonic()
             for run in await self._store.runs.list(jobs=free, states=[RunState.RUNNING]):
                 if self._now() - (run.beat_at or 0) / 1000 > self._jobs[run.job].lease_seconds / 2:
                     self._take(run)
+
+    @property
+    def _reserved(self) -> str:
+        """For whom our ticks are meant: with a queue for anybody."""
+        return "" if self._settings.jobs_mode == "queue" else self._holder
+
+    def _is_ours(self, run: Run) -> bool:
+        """Tell whether to take a run that waits; one that is meant for another is taken when that one does not."""
+        if self._reserved and run.holder not in {"", self._holder}:
+            return self._now() - run.due_at / 1000 > self._jobs[run.job].lease_seconds
+        return True
 
     def _take(self, run: Run) -> None:
         if run.job in self._active or len(self._active) >= self._settings.jobs_concurrency:

@@ -13,10 +13,13 @@ from companion.core.runs import Progress, Run, RunState, Trigger
 from maintenance.job import Job
 
 
-def tick_of(job: str, due_at: int, now: int) -> Run:
-    """Return the run for the tick of a schedule; its id is the tick, so that it is asked for once. Times are Unix milliseconds."""
+def tick_of(job: str, due_at: int, now: int, holder: str = "") -> Run:
+    """Return the run for the tick of a schedule; its id is the tick, so that it is asked for once. Times are Unix milliseconds.
+
+    `holder` is who should run it; others do when it does not.
+    """
     moment = dt.datetime.fromtimestamp(due_at / 1000, dt.UTC)
-    return Run(f"{job}@{moment:%Y%m%dT%H%M%S}.{due_at % 1000:03}Z", job, Trigger.SCHEDULE, now, due_at)
+    return Run(f"{job}@{moment:%Y%m%dT%H%M%S}.{due_at % 1000:03}Z", job, Trigger.SCHEDULE, now, due_at, holder=holder)
 
 
 def request_of(job: Job, parameters: Mapping[str, Any], now: int, *, dry: bool = False, priority: int = 10) -> Run:

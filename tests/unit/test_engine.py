@@ -328,6 +328,23 @@ async def test_ticks(house: House) -> None:
         await house.reaches(tick_of("steps", due, 0).id, RunState.DONE)
 
 
+async def test_who_runs_a_tick(house: House) -> None:
+    """In-process, who asked for a tick runs it, another one only when it does not; from a queue anybody takes it."""
+    job = Steps()
+    due = int(time.time() * 1000)
+    await house.engine(job, name="absent").tick("steps", due)
+    async with at_work(house.engine(job, name="two")):
+        begun = time.monotonic()
+        assert (await house.reaches(tick_of("steps", due, 0).id, RunState.DONE)).holder == "two"
+        assert time.monotonic() - begun > LEASE / 2
+    await house.engine(job, name="absent", jobs_mode="queue").tick("steps", due + 1)
+    waits = await house.store.runs.get(tick_of("steps", due + 1, 0).id)
+    assert waits is not None
+    assert waits.holder == ""
+    async with at_work(house.engine(job, name="two", jobs_mode="queue")):
+        assert (await house.reaches(waits.id, RunState.DONE)).holder == "two"
+
+
 async def test_not_more_than_allowed_at_once(house: House) -> None:
     """The number of runs at once is bounded."""
     jobs = [Steps(f"job{number}") for number in range(4)]
