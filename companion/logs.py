@@ -18,12 +18,13 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["auto", "console", "json"]
 
-# Each narrates every packet below this level.
+# Each narrates every packet or command below this level; that of MongoDB with its documents, and so with the hashes of passwords.
 _QUIET = {
     "amqtt": logging.ERROR,
     "transitions": logging.ERROR,
     "gmqtt": logging.ERROR,
     "apscheduler": logging.WARNING,
+    "pymongo": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }
 

@@ -119,7 +119,9 @@ def test_levels(start: Start, level: str, count: int) -> None:
     assert written(stream).count("\n") == 2 * count
 
 
-@pytest.mark.parametrize("name", ["amqtt.broker", "transitions.core", "gmqtt.client", "aiohttp.access"])
+@pytest.mark.parametrize(
+    "name", ["amqtt.broker", "transitions.core", "gmqtt.client", "pymongo.command", "aiohttp.access"]
+)
 def test_talkative_libraries(start: Start, name: str) -> None:
     """What others narrate at every packet is left out, at every level of ours; their errors are not."""
     stream = start("json", "debug")

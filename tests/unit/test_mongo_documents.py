@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,6 +33,14 @@ async def test_the_least_account(ports: MongoPorts) -> None:
     """A user name and a hash are enough: a user whose principal is the user name."""
     await ports.client.database["mqtt_accounts"].insert_one({"username": "alice", "password_hash": "$2b$04$x"})
     assert await ports.accounts.get("alice") == Account("alice", Kind.USER, "alice", "$2b$04$x")
+
+
+async def test_what_the_driver_says(logged: io.StringIO, ports: MongoPorts) -> None:
+    """At the most talkative level too, no document that goes to or comes from MongoDB stands in the log."""
+    await ports.accounts.add([account("alice")])
+    assert await ports.accounts.get("alice") == account("alice")
+    assert account("alice").password_hash not in logged.getvalue()
+    assert "alice" not in logged.getvalue()
 
 
 @pytest.mark.parametrize(
