@@ -5,6 +5,7 @@ PYTEST_ARGS :=
 PYTHON :=
 SEED := 1
 CHANGES := 20000
+PROFILE := embedded
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test chaos lint format bench lock clean
@@ -23,9 +24,9 @@ test: ## run every check: format, lint, types, layers, tests, coverage
 	@bash scripts/setup.sh test $(PYTHON)
 	@bash scripts/test.sh $(PYTEST_ARGS)
 
-chaos: ## random faults against real processes, drawn from SEED, over CHANGES changes
+chaos: ## random faults against real processes, drawn from SEED, over CHANGES changes, on PROFILE
 	@bash scripts/setup.sh test $(PYTHON)
-	@.venv/bin/python -m tests.faults.chaos --seed $(SEED) --changes $(CHANGES)
+	@.venv/bin/python -m tests.faults.chaos --seed $(SEED) --changes $(CHANGES) --profile $(PROFILE)
 
 lint: ## run the checks that need no tests: format, lint, types, layers
 	@bash scripts/setup.sh dev $(PYTHON)

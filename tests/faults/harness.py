@@ -2,6 +2,10 @@
 
     posters ──HTTP──▶ service (a process) ──MQTT──▶ mosquitto (a process) ──MQTT──▶ listener
 
+On the production profile the service has a Redis and a MongoDB, processes as well, and half of the lanes take the other way:
+
+    writer ──▶ MongoDB ──change stream──▶ service
+
 A run proves something only if its faults hit while changes were on their way. Each fault is noted, and `finish` checks for every
 one that changes were acknowledged before it and that posting was not over, and that changes waited at the moment of the most.
 """
@@ -14,27 +18,28 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
-from tests.faults.books import Books
+from tests.faults.books import Books, EmbeddedBooks
 from tests.faults.broker import MortalBroker
+from tests.faults.flow import PATIENCE, Flow
 from tests.faults.ledger import Verdict, judge
 from tests.faults.listener import Listener, listening
 from tests.faults.poster import Poster
+from tests.faults.servers import Profile, Servers, production
 from tests.faults.service import Service
-from tests.faults.workload import Lane, planned
+from tests.faults.workload import Lane, Planned, planned
+from tests.faults.writer import Writer
 from tests.support.waiting import wait_until
 
-_LEAD: Final = 1000
-"""How many changes, at most a tenth of all, may be taken and not settled: posters go on through the whole run, always ahead."""
-
 _UNHEARD: Final = 0.02
-_LOOK_SECONDS: Final = 0.02
-_PATIENCE: Final = 90.0
 _LAST: Final = 999
 """The index of an entity that no workload has: its one change is the last message of a run."""
+
+LEASE: Final = 2.0
+"""In seconds; a service that was killed is followed after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,57 +55,47 @@ class House:
     """One run. Every fault method returns when the fault is over and everything runs again."""
 
     def __init__(
-        self, service: Service, broker: MortalBroker, listener: Listener, poster: Poster, lanes: Sequence[Lane]
+        self,
+        *,
+        service: Service,
+        broker: MortalBroker,
+        listener: Listener,
+        books: Books,
+        flow: Flow,
+        servers: Servers | None,
     ) -> None:
         self.service = service
         self.broker = broker
         self.listener = listener
-        self.poster = poster
-        self.books = Books(service.data_dir)
+        self.books = books
+        self.flow = flow
         self.hits: list[Hit] = []
-        self.settled = 0
-        self._lanes = lanes
-        self._planned = sum(len(lane) for lane in lanes)
-        self._lead = min(_LEAD, self._planned // 10)
+        self._servers = servers
         self._began = time.monotonic()
 
-    # The flow of changes.
-
-    @contextlib.asynccontextmanager
-    async def posting(self) -> AsyncIterator[None]:
-        """Post everything while the block runs, no longer."""
-        works = [self._look(), *(self.poster.post_lane(lane, self._admitted) for lane in self._lanes)]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
-            yield
-            for task in tasks:
-                task.cancel()
-
-    async def _admitted(self) -> None:
-        while len(self.poster.taken) - self.settled >= self._lead:  # noqa: ASYNC110 - `settled` is asked for, nobody tells
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _look(self) -> None:
-        """Keep `settled` current while the service runs; a file that a crash left behind is the service's to recover."""
-        while True:
-            if self.service.up:
-                self.settled = self.books.settled()
-            await asyncio.sleep(_LOOK_SECONDS)
+    @property
+    def servers(self) -> Servers:
+        """The servers of the production profile."""
+        assert self._servers is not None, "the embedded profile has no servers"
+        return self._servers
 
     async def reach(self, share: float) -> None:
-        """Return when this share of the changes is settled, and others wait; for a share of 1, when all are."""
-        goal = share * self._planned
+        """Return when this share of the changes is settled, and others wait; for a share of 1, when all are.
 
-        def reached() -> bool:
-            return self.settled >= goal and (share >= 1 or len(self.poster.taken) > self.settled)
-
-        await wait_until(reached, _PATIENCE, f"{goal:g} changes are settled")
+        A publisher of the production profile is quicker than the stand-in for MongoDB: for every other fault a broker that stands
+        still for a moment makes changes wait.
+        """
+        await self.flow.reach(share)
+        if self._servers is not None and share < 1 and len(self.hits) % 2 == 0:
+            self.broker.freeze()
+            await self.flow.pile_up()
+            self.broker.thaw()
 
     # Faults.
 
     def hit(self, fault: str) -> None:
         """Note that a fault begins now."""
-        self.hits.append(Hit(fault, int(time.time() * 1000), len(self.poster.taken)))
+        self.hits.append(Hit(fault, int(time.time() * 1000), self.flow.taken))
 
     async def kill_service(self) -> None:
         """Kill the service with `kill -9` and start it again."""
@@ -115,10 +110,10 @@ class House:
         await self.service.start()
 
     async def end_service(self) -> None:
-        """End the service with SIGTERM; fail unless it exits 0, with a checkpoint before the first change that is not settled."""
+        """End the service with SIGTERM; fail unless it exits 0, with checkpoints before the first change that is not settled."""
         assert await self.service.terminate() == 0
-        unsettled = self.books.first_unsettled()
-        assert unsettled is None or self.books.checkpoint() < unsettled
+        for mark in await self.books.marks():
+            assert mark.first_unsettled is None or mark.checkpoint < mark.first_unsettled, mark
 
     async def freeze_service(self, seconds: float) -> None:
         """Freeze the service for a while; the posters get no answer meanwhile."""
@@ -158,7 +153,7 @@ class House:
     async def unheard(self) -> AsyncIterator[None]:
         """Keep the subscriber away from a little before the block to its end, so that the broker has something queued."""
         await self.listener.leave()
-        await self.reach(self.settled / self._planned + _UNHEARD)
+        await self.reach(self.flow.settled / self.flow.planned + _UNHEARD)
         yield
         await self.listener.come()
 
@@ -182,60 +177,83 @@ class House:
 
     async def settle(self) -> None:
         """Return when every change is settled, and every message has arrived that ever will; then the service is ended."""
-        await wait_until(lambda: len(self.poster.taken) == self._planned, _PATIENCE, "everything is taken")
-        await self.reach(1)
+        await self.flow.end()
         # A subscriber's queue is first in, first out: behind this message there is nothing.
         last = planned(_LAST, 1)
-        await self.poster.post([last])
-        await wait_until(lambda: last.topics[0] in self.listener.topics, _PATIENCE, "the last message arrives")
+        await self.flow.poster.post([last])
+        await wait_until(lambda: last.topics[0] in self.listener.topics, PATIENCE, "the last message arrives")
         await self.end_service()
 
-    def verdict(self) -> Verdict:
-        """Judge what has arrived by now."""
-        return judge(self.poster.taken, self.listener.arrivals(), self.books.records(), self.broker.lives)
+    async def named(self, changes: Sequence[Planned]) -> Sequence[Planned]:
+        """Return the changes, of whatever way, with the event ids under which they arrive."""
+        posted = [change for change in changes if change in self.flow.poster.taken]
+        return [*posted, *await self.books.named([change for change in changes if change not in posted])]
 
-    def check_hits(self) -> None:
+    async def verdict(self) -> Verdict:
+        """Judge what has arrived by now."""
+        written = await self.books.named(self.flow.writer.taken if self.flow.writer else ())
+        records = await self.books.records()
+        return judge([*self.flow.poster.taken, *written], self.listener.arrivals(), records, self.broker.lives)
+
+    async def check_hits(self) -> None:
         """Fail unless every fault hit in the middle of the flow, and none was answered with an unforeseen error."""
-        times = [one.acknowledged_at for one in self.books.records().values() if one.acknowledged_at is not None]
+        records = await self.books.records()
+        times = [one.acknowledged_at for one in records.values() if one.acknowledged_at is not None]
         waiting = []
         for hit in self.hits:
             acknowledged = sum(at <= hit.at for at in times)
             assert 0 < acknowledged < len(times), (hit, acknowledged)
-            assert hit.taken < self._planned, (hit, acknowledged)
+            assert hit.taken < self.flow.planned, (hit, acknowledged)
             waiting.append(hit.taken - acknowledged)
         # A quick service may have caught up with the posters once in a while, but not always.
         assert sum(one > 0 for one in waiting) >= len(waiting) / 2, waiting
-        assert "Traceback" not in self.service.log
+        for sign in ("Traceback", '"raised":'):
+            assert sign not in self.service.log, next(line for line in self.service.log.splitlines() if sign in line)
 
     async def finish(self) -> Verdict:
         """Settle, check that the faults proved something, and judge."""
         await self.settle()
-        self.check_hits()
-        return self.verdict()
+        await self.check_hits()
+        return await self.verdict()
 
     def summary(self, name: str, verdict: Verdict) -> str:
         """Return one line about the run."""
         faults = ", ".join(f"{hit.fault} at {hit.taken}" for hit in self.hits)
         return (
-            f"{name}: changes={self._planned} messages={self.listener.count} seconds={time.monotonic() - self._began:.1f} "
-            f"repeated_batches={self.poster.repeated_batches} dead={verdict.dead} faults=[{faults}] {verdict}"
+            f"{name}: changes={self.flow.planned} messages={self.listener.count} seconds={time.monotonic() - self._began:.1f} "
+            f"repeated={self.flow.repeated} dead={verdict.dead} faults=[{faults}] {verdict}"
         )
 
 
 @contextlib.asynccontextmanager
 async def house(
-    folder: Path, lanes: Sequence[Lane], broker: MortalBroker | None = None, **settings: object
+    folder: Path,
+    lanes: Sequence[Lane],
+    broker: MortalBroker | None = None,
+    *,
+    profile: Profile = "embedded",
+    **settings: object,
 ) -> AsyncIterator[House]:
     """Start everything, and post while the block runs; nothing is left running after it. `settings` are the service's."""
-    async with aiohttp.ClientSession() as http, broker or MortalBroker() as running_broker:
-        service = Service(folder, running_broker.port, http, **settings)
-        try:
-            await service.start()
-            async with listening(running_broker.port) as listener:
-                await running_broker.save()  # the subscription survives whatever comes
-                run = House(service, running_broker, listener, Poster(service.url, http), lanes)
-                async with run.posting():
-                    yield run
-        finally:
-            if service.running:
-                await service.kill()
+    async with contextlib.AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        servers = await stack.enter_async_context(production(folder)) if profile == "production" else None
+        running_broker = await stack.enter_async_context(broker or MortalBroker())
+        own: dict[str, Any] = {"publisher_lease": LEASE, **(servers.settings if servers else {})}
+        service = Service(folder, running_broker.port, http, **(own | settings))
+        stack.push_async_callback(_end, service)
+        await service.start()
+        books = servers.books(service.log_file) if servers else EmbeddedBooks(service.data_dir)
+        await books.ready()
+        listener = await stack.enter_async_context(listening(running_broker.port))
+        await running_broker.save()  # the subscription survives whatever comes
+        writer = Writer(servers.mongo_client) if servers else None
+        flow = Flow(service, books, Poster(service.url, http), writer, lanes)
+        run = House(service=service, broker=running_broker, listener=listener, books=books, flow=flow, servers=servers)
+        async with flow.running():
+            yield run
+
+
+async def _end(service: Service) -> None:
+    if service.running:
+        await service.kill()

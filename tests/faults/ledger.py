@@ -30,7 +30,6 @@ class Arrival:
 class Record:
     """What the service noted about a change; the time is in Unix milliseconds, None while not acknowledged."""
 
-    position: int
     acknowledged_at: int | None
     dead: str | None
 

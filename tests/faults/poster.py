@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import aiohttp
 
 from tests.faults.service import OPS_KEY
-from tests.faults.workload import Lane, Planned
+from tests.faults.workload import Planned
 
-_BATCH: Final = 50
 _PATIENCE: Final = aiohttp.ClientTimeout(total=1.5)
 _PAUSE: Final = 0.05
 _HEADERS: Final = {"Authorization": f"Bearer {OPS_KEY}"}
 
 
+class Way(Protocol):
+    """A way for changes to take part. What is in `taken` was acknowledged to whoever brought it."""
+
+    batch: int
+    """How many changes are brought at once."""
+
+    taken: list[Planned]
+    repeated: int
+    """How often something had to be brought again."""
+
+    async def post(self, batch: Sequence[Planned]) -> None:
+        """Bring changes, again and again until they are taken."""
+        ...
+
+
 class Poster:
-    """Posts lanes to one address. A change is in `taken` once a 202 told so, and not before."""
+    """Posts changes to one address. A change is in `taken` once a 202 told so, and not before."""
+
+    batch = 50
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self._url = f"{url}/changes"
         self._http = http
         self.taken: list[Planned] = []
-        self.repeated_batches = 0
-
-    async def post_lane(self, lane: Lane, admitted: Callable[[], Awaitable[None]]) -> None:
-        """Post a lane batch by batch; `admitted` returns when the next batch may go."""
-        for start in range(0, len(lane), _BATCH):
-            await admitted()
-            await self.post(lane[start : start + _BATCH])
+        self.repeated = 0
 
     async def post(self, batch: Sequence[Planned]) -> None:
         """Post a batch, with the same event ids again and again until it is taken."""
         while not await self._take(batch):
-            self.repeated_batches += 1
+            self.repeated += 1
             await asyncio.sleep(_PAUSE)
         self.taken.extend(batch)
 

@@ -32,7 +32,7 @@ class Service:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._http = http
-        self._log = folder / "service.log"
+        self.log_file = folder / "service.log"
         own = {"data_dir": self.data_dir, "ops_port": port, "ops_keys": OPS_KEY, "mqtt_port": broker_port}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMPANION_")}
         self._environ = inherited | {
@@ -55,12 +55,12 @@ class Service:
     @property
     def log(self) -> str:
         """What it has logged over all its lives."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     async def start(self) -> None:
         """Start it, and return when its port answers."""
         command = [sys.executable, "-m", "companion.cli", "serve", "--role", "publisher"]
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command, env=self._environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )

@@ -17,7 +17,7 @@ def arrived(*changes: str) -> list[Arrival]:
 
 
 def acknowledged(at: int) -> Record:
-    return Record(1, at, None)
+    return Record(at, None)
 
 
 def test_all_is_well() -> None:
@@ -44,14 +44,14 @@ def test_entities_have_orders_of_their_own() -> None:
     ("record", "lives", "whose"),
     [
         (None, ALIVE, "lost"),
-        (Record(1, None, None), ALIVE, "lost"),
+        (Record(None, None), ALIVE, "lost"),
         (acknowledged(50), ALIVE, "lost"),
         (acknowledged(50), [Life(0, killed=True), Life(100, killed=False)], "broker_lost"),
         (acknowledged(100), [Life(0, killed=True), Life(100, killed=False)], "lost"),
         (acknowledged(99), [Life(0, killed=False), Life(100, killed=True)], "lost"),
         (acknowledged(150), [Life(0, killed=False), Life(100, killed=True), Life(200, killed=False)], "broker_lost"),
-        (Record(1, None, f"{TOPIC}: 0x87 not authorized"), ALIVE, "dead"),
-        (Record(1, None, "another/topic: 0x87 not authorized"), ALIVE, "lost"),
+        (Record(None, f"{TOPIC}: 0x87 not authorized"), ALIVE, "dead"),
+        (Record(None, "another/topic: 0x87 not authorized"), ALIVE, "lost"),
     ],
 )
 def test_whose_loss_it_is(record: Record | None, lives: list[Life], whose: str) -> None:

@@ -59,6 +59,10 @@ class Oplog:
         # The kernel keeps what a killed process has written: there is nothing to wait for.
         self._rows.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES}")
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._rows.close()
+
     @property
     def last(self) -> tuple[int, int]:
         """The second and the number of the newest entry, also if it is forgotten."""
