@@ -85,6 +85,7 @@ class Pipeline:
         self._ended = asyncio.Event()
         self._ended.set()
         self._stopping = False
+        self._failed = False
 
     async def finish(self, seconds: float) -> None:
         """Read no more, and wait up to `seconds` until what is in work is done; without a broker there is little to wait for."""
@@ -97,7 +98,7 @@ class Pipeline:
 
         Raises `Fenced`, alone or in a group, when another process has claimed a checkpoint.
         """
-        self._chains, self._waiting = {}, 0
+        self._chains, self._waiting, self._failed = {}, 0, False
         self._ended.clear()
         feeds = [Feed(source, self._metrics) for source in self._sources]
         try:
@@ -116,20 +117,25 @@ class Pipeline:
     async def _follow(self, feed: Feed, term: Term, chains: asyncio.TaskGroup) -> None:
         """Take what is new into work, as far as there is room."""
         await feed.open(term.lease.token)
-        while not self._stopping:
+        while not self._ending:
             for item in await feed.read(_READ):
                 if not await self._has_room(feed):
                     return
                 await self._begin(feed, item, term, chains)
 
     async def _has_room(self, feed: Feed) -> bool:
-        """Wait until another change may be taken into work; False when we are stopping."""
+        """Wait until another change may be taken into work; False when none may any more."""
         while (
             len(self._chains) >= self._limit or self._waiting >= _WAITING or feed.held >= _HELD
-        ) and not self._stopping:
+        ) and not self._ending:
             await _wait(self._room, _LOOK_SECONDS)
             self._room.clear()
-        return not self._stopping
+        return not self._ending
+
+    @property
+    def _ending(self) -> bool:
+        # After a failure the group of the chains takes no more tasks, while those who read are cancelled only a moment later.
+        return self._stopping or self._failed
 
     async def _begin(self, feed: Feed, item: Item, term: Term, chains: asyncio.TaskGroup) -> None:
         number = feed.begin(item)
@@ -155,7 +161,11 @@ class Pipeline:
     async def _publish_chain(self, entity: Entity, term: Term) -> None:
         chain = self._chains[entity]
         while chain:
-            await self._publish(chain[0], term)
+            try:
+                await self._publish(chain[0], term)
+            except BaseException:
+                self._failed = True
+                raise
             self._waiting -= len(chain.popleft().messages)
             self._room.set()
         del self._chains[entity]
