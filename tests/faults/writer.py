@@ -13,6 +13,7 @@ from pymongo.write_concern import WriteConcern
 from tests.faults.workload import COLLECTION, DB, Planned
 
 _PAUSE: Final = 0.05
+_LONG_AGO: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class Writer:
@@ -58,7 +59,8 @@ class Writer:
             case "destroy":
                 await self._entities.delete_one(key)
             case "delete":
-                await self._update(change, {"deleted_at": dt.datetime.now(dt.UTC)})
+                # Not the time of now: a second attempt would change it, and be an event of its own.
+                await self._update(change, {"deleted_at": _LONG_AGO + dt.timedelta(seconds=change.number)})
             case "restore" if change.number % 2:
                 await self._update(change, {"deleted_at": None})
             case "restore":
