@@ -79,13 +79,19 @@ def test_what_was_never_taken() -> None:
 
 
 def test_a_plan() -> None:
-    """A plan has as many changes as asked for, each entity in one lane with its numbers in a row, and hot entities."""
+    """A plan has as many changes as asked for, each entity in one lane with its numbers in a row, and hot entities.
+
+    An entity is created when it is not there, and only then.
+    """
     lanes = plan(5000, entities=100, seed=3)
     assert len(lanes) == LANES
     numbers: dict[tuple[int, str], list[int]] = {}
+    last: dict[str, str] = {}
     for index, lane in enumerate(lanes):
         for change in lane:
             numbers.setdefault((index, change.entity), []).append(change.number)
+            assert (change.op == "create") is (last.get(change.entity, "destroy") == "destroy")
+            last[change.entity] = change.op
     assert len(numbers) == len({entity for _, entity in numbers}) == 100
     assert all(row == list(range(1, len(row) + 1)) for row in numbers.values())
     lengths = sorted(len(row) for row in numbers.values())
