@@ -15,6 +15,7 @@ from pymongo.write_concern import WriteConcern
 
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
 from companion.stores.breaker import Breaker
+from companion.stores.cancelling import cancellable
 
 T = TypeVar("T")
 
@@ -58,14 +59,14 @@ class MongoClient:
         try:
             if seconds <= self.timeout:
                 async with asyncio.timeout(seconds * 1.5):
-                    return await work()
+                    return await cancellable(work())
             # A command may take long; a server that is away is not waited for that long.
             async with asyncio.timeout(self.timeout * 1.5):
-                await self.database.command("ping")
+                await cancellable(self.database.command("ping"))
             # Without `pymongo.timeout` a socket would be given up after the timeout of a common command.
             async with asyncio.timeout(seconds * 1.5):
                 with pymongo.timeout(seconds):
-                    return await work()
+                    return await cancellable(work())
         except errors.DuplicateKeyError:
             raise
         except (

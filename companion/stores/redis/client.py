@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
 from companion.stores.breaker import Breaker
+from companion.stores.cancelling import cancellable
 from companion.stores.redis.keys import Keys
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class RedisClient:
             raise Permanent(f"{NAME}: the store is closed")
         try:
             async with asyncio.timeout(seconds * 1.5):
-                return await _cancellable(work(self.redis))
+                return await cancellable(work(self.redis))
         except _AWAY as problem:
             raise Transient(f"{NAME}: {_one_line(problem)}") from None
         except exceptions.ResponseError as problem:
@@ -106,20 +107,6 @@ class RedisClient:
         except CompanionError as problem:
             return str(problem)
         return None
-
-
-async def _cancellable(call: Awaitable[T]) -> T:
-    """Await the call, and be cancelled when somebody asked for that.
-
-    redis-py writes with `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as it ends (gh-86296): a
-    task that reads for ever would never end.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    result = await call
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result
 
 
 def _one_line(problem: BaseException) -> str:
