@@ -101,8 +101,13 @@ class Cache(Generic[K, V]):
             self._stale_served.inc()
             return kept
 
-    def put(self, key: K, value: V, epoch: int) -> None:
-        """Keep the value, unless the cache was cleared since `epoch`."""
+    def end(self, key: K) -> float:
+        """Return when the value ends or ended, by the clock of the cache; infinity where there is none."""
+        entry = self._values.get(key)
+        return float("inf") if entry is None else entry[0]
+
+    def put(self, key: K, value: V, epoch: int, until: float = float("inf")) -> None:
+        """Keep the value, unless the cache was cleared since `epoch`; no longer than `until`, when what it was made from ends."""
         if epoch != self.epoch or not self._entries:
             return
         self._drop(key)
@@ -112,7 +117,7 @@ class Cache(Generic[K, V]):
         while len(self._values) >= self._entries or self._weight + weight > self._size:
             self._drop(next(iter(self._values)))
         life = self._seconds * (1 - _JITTER * random.random())  # noqa: S311 - spreads load, protects nothing
-        self._values[key] = (self._clock() + life, value, weight)
+        self._values[key] = (min(self._clock() + life, until), value, weight)
         self._weight += weight
 
     def forget(self, key: K) -> None:

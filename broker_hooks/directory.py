@@ -100,10 +100,14 @@ class Directory:
 
     async def account(self, username: str) -> Account | None:
         """Return the account, from the cache or the store. Accounts that do not exist are asked for each time."""
+        return (await self._account_until(username))[0]
+
+    async def _account_until(self, username: str) -> tuple[Account | None, float]:
+        """Return the same, and when what we remember of it ends."""
         account = self._accounts.get(username)
         if account is None or account is _NOBODY:
             account = await self._accounts.load(username, lambda: self._load_account(username))
-        return None if account is _NOBODY else account
+        return None if account is _NOBODY else account, self._accounts.end(username)
 
     async def principal_account(self, username: str) -> Account | None:
         """Return the account that bears the name of a platform principal, which then decides too. Most have none.
@@ -185,7 +189,9 @@ class Directory:
         if not username:
             raise _Refused(_NOT_CONNECTED)
         seen, epoch = self._notices, self._connected.epoch
-        account, session = await asyncio.gather(self.account(username), self._store.sessions.get(username, client_id))
+        (account, until), session = await asyncio.gather(
+            self._account_until(username), self._store.sessions.get(username, client_id)
+        )
         refused = refusal(account, self._now()) if account else None
         if refused:
             raise _Refused(refused)
@@ -212,7 +218,8 @@ class Directory:
         expires_at, ended = min(ends, key=itemgetter(0), default=(float("inf"), _ACCOUNT_EXPIRED))
         policy = Policy((*rules, *OWN_TOPICS), values)
         connected = _Connected(policy, expires_at, ended, len(rules), session is not None, seen)
-        self._connected.put((username, client_id), connected, epoch)
+        # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
+        self._connected.put((username, client_id), connected, epoch, until)
         return connected
 
     async def follow(self) -> None:

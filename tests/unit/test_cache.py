@@ -50,6 +50,19 @@ def test_what_is_put_is_found(cache: Cache[str, int]) -> None:
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (2, 0, None)
 
 
+def test_what_is_made_from_something_ends_with_it(cache: Cache[str, int], clock: Clock) -> None:
+    """A value that is given an end lives no longer, and one that has ended is not live at all; what is not there has no end."""
+    cache.put("a", 1, cache.epoch)
+    cache.put("b", 2, cache.epoch, clock.now + SECONDS / 2)
+    cache.put("c", 3, cache.epoch, clock.now)
+    assert cache.end("a") >= clock.now + SECONDS * 0.8
+    assert cache.end("b") == clock.now + SECONDS / 2
+    assert cache.end("nothing") == float("inf")
+    assert (cache.get("b"), cache.get("c")) == (2, None)
+    clock.now += SECONDS / 2
+    assert (cache.get("a"), cache.get("b")) == (1, None)
+
+
 def test_a_life_ends(cache: Cache[str, int], clock: Clock) -> None:
     """A value lives at least four fifths of the time and never longer than all of it."""
     cache.put("a", 1, cache.epoch)
