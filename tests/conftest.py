@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,22 @@ async def hooks(tmp_path: Path, logged: io.StringIO) -> AsyncIterator[Service]:
         yield service
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what could not be tested here."""
+_LINES = pytest.StashKey[list[str]]()
+
+Note = Callable[[str], None]
+
+
+@pytest.fixture
+def note(pytestconfig: pytest.Config) -> Note:
+    """Return what keeps a line for the end: what a run with faults went through, or what was measured."""
+    return pytestconfig.stash.setdefault(_LINES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the lines that were kept, and say loudly what could not be tested here."""
+    if lines := config.stash.get(_LINES, []):
+        terminalreporter.section("what was noted")
+        for line in lines:
+            terminalreporter.write_line(line)
     if any(mongo.NEEDED in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.section(mongo.NEEDED, sep="!", red=True, bold=True)

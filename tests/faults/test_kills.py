@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
+from tests.conftest import Note
 from tests.faults.broker import NEVER, MortalBroker
-from tests.faults.conftest import Note
 from tests.faults.harness import house
 from tests.faults.servers import PROFILES, Profile
 from tests.faults.workload import plan, planned

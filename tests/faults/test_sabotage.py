@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Note
+from tests.conftest import Note
 from tests.faults.harness import House, house
 from tests.faults.production_books import ProductionBooks
 from tests.faults.servers import PROFILES, Profile

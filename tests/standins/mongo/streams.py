@@ -17,7 +17,8 @@ Document = dict[str, Any]
 FAULT: Final = "companionFault"
 """The command that orders a fault. `{companionFault: "error", code: 286, name: "ChangeStreamHistoryLost"}` fails the next getMore
 of every open stream, `{companionFault: "forget"}` empties the log, `{companionFault: "split", on: true}` splits events in two,
-`{companionFault: "old", on: true}` forgets how to, as MongoDB 5."""
+`{companionFault: "old", on: true}` forgets how to, as MongoDB 5, `{companionFault: "deaf", on: true}` lets open streams answer with
+nothing until it is off; then they tell what they have not."""
 
 _LOOK_SECONDS: Final = 0.003
 _SCAN: Final = 500
@@ -50,7 +51,7 @@ class Streams:
         self._log = log
         self._ids = itertools.count(10**15)
         self._cursors: dict[int, _Cursor] = {}
-        self._split = self._old = False
+        self._split = self._old = self._deaf = False
 
     async def answer(self, command: Document) -> Document | None:
         """Answer what is about change streams; None for everything else."""
@@ -75,6 +76,8 @@ class Streams:
             self._split = command["on"]
         elif kind == "old":
             self._old = command["on"]
+        elif kind == "deaf":
+            self._deaf = command["on"]
         else:
             for cursor in self._cursors.values():
                 cursor.fault = failed(command["code"], command["name"], "ordered by a test", *command.get("labels", ()))
@@ -137,7 +140,8 @@ class Streams:
             if cursor.fault is not None:
                 del self._cursors[number]
                 return cursor.fault
-            self._collect(cursor, events, limit)
+            if not self._deaf:
+                self._collect(cursor, events, limit)
             if events or cursor.ended or time.monotonic() >= until:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
