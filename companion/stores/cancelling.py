@@ -12,8 +12,8 @@ T = TypeVar("T")
 async def cancellable(call: Awaitable[T]) -> T:
     """Await a driver's call, and be cancelled when somebody asked for that.
 
-    redis-py and PyMongo write with `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as it ends
-    (gh-86296): a task that reads for ever would never end, and a deadline would not be one.
+    redis-py writes with `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as it ends (gh-86296): a
+    task that reads for ever would never end, and a deadline would not be one.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0

@@ -15,12 +15,12 @@ from pymongo.write_concern import WriteConcern
 
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
 from companion.stores.breaker import Breaker
-from companion.stores.cancelling import cancellable
 
 T = TypeVar("T")
 
 NAME: Final = "mongodb"
 _MOST_CONNECTIONS: Final = 50
+_END_SECONDS: Final = 5.0
 _CANNOT_BE_STORED: Final = (errors.InvalidOperation, errors.DocumentTooLarge, BSONError, OverflowError, UnicodeError)
 _REFUSED_FOR_GOOD: Final = (errors.ConfigurationError, errors.CollectionInvalid, errors.InvalidName)
 _AWAY_CODES: Final = frozenset(
@@ -46,6 +46,7 @@ class MongoClient:
         self.database = driver.get_database(config.database, write_concern=WriteConcern("majority", j=True))
         self.timeout = config.timeout
         self.closed = False
+        self._under_way: set[asyncio.Future[Any]] = set()
         self._breaker = Breaker(NAME)
 
     async def call(self, work: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
@@ -58,15 +59,16 @@ class MongoClient:
             raise Permanent(f"{NAME}: the store is closed")
         try:
             if seconds <= self.timeout:
-                async with asyncio.timeout(seconds * 1.5):
-                    return await cancellable(work())
+                return await self._within(seconds * 1.5, work)
             # A command may take long; a server that is away is not waited for that long.
-            async with asyncio.timeout(self.timeout * 1.5):
-                await cancellable(self.database.command("ping"))
-            # Without `pymongo.timeout` a socket would be given up after the timeout of a common command.
-            async with asyncio.timeout(seconds * 1.5):
+            await self._within(self.timeout * 1.5, lambda: self.database.command("ping"))
+
+            async def long_work() -> T:
+                # Without it a socket would be given up after the timeout of a common command.
                 with pymongo.timeout(seconds):
-                    return await cancellable(work())
+                    return await work()
+
+            return await self._within(seconds * 1.5, long_work)
         except errors.DuplicateKeyError:
             raise
         except (
@@ -84,6 +86,33 @@ class MongoClient:
         except errors.PyMongoError as problem:
             kind = Transient if _may_be_repeated(problem) else Permanent
             raise kind(f"{NAME}: {_one_line(problem)}") from None
+
+    async def _within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Wait so long for the work, which is never cancelled: it ends by the driver's own time-outs.
+
+        PyMongo does not bear a cancellation before Python 3.12, where `asyncio.wait_for` neither waits for what it gives up when
+        it is cancelled at the moment of its own time-out, nor tells of a cancellation that comes as it ends: the lock of the
+        topology could stay held, so that a MongoDB that was away was never found back. It also leaves connections open that are
+        being made.
+        """
+        task = asyncio.ensure_future(work())
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        async with asyncio.timeout(seconds):
+            return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it; nobody else needs to hear of it
+
+    async def end(self) -> None:
+        """Take no more calls, and wait a moment for those under way."""
+        self.closed = True
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=_END_SECONDS)
+        for task in self._under_way:
+            task.cancel()
 
     async def trouble(self) -> str | None:
         """Return in one line why MongoDB cannot serve, or None."""
@@ -141,5 +170,5 @@ async def open_mongo(config: MongoConfig) -> AsyncIterator[MongoClient]:
     try:
         yield client
     finally:
-        client.closed = True
+        await client.end()
         await driver.close()
