@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.client import MongoClient, MongoConfig, open_mongo
 from tests.support.eventually import eventually
 from tests.support.mongo import mongo_server
@@ -57,3 +58,13 @@ async def test_a_call_that_nobody_waits_for_ends_by_itself(tmp_path: Path) -> No
         assert insert.cancelled()
         await client.end()
         assert await client.database.things.find_one({"_id": 1}) == {"_id": 1}
+
+
+async def test_what_was_written_twice_is_stored_once(tmp_path: Path) -> None:
+    """The driver repeats a write that it got no answer to: what is there already is no error, and the rest is stored."""
+    records = [{"_id": number, "at": number} for number in range(5)]
+    async with mongo_server(tmp_path) as server, open_mongo(MongoConfig(server.url, "companion", TIMEOUT)) as client:
+        audits = MongoAudits(client)
+        await audits._insert(records[1:3])
+        await audits._insert(records)
+        assert await client.database.mqtt_audits.count_documents({}) == len(records)

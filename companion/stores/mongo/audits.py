@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
+
+from pymongo.errors import BulkWriteError
 
 from companion.core.model import Audit
 from companion.stores.mongo.client import MongoClient
 
 COLLECTION: Final = "mqtt_audits"
 _BATCH_SECONDS: Final = 10.0
+_DUPLICATE: Final = 11000
 _FIELDS: Final = tuple(column.name for column in fields(Audit))
 
 
@@ -25,7 +28,16 @@ class MongoAudits:
         """Store them, in order."""
         documents = [{name: getattr(record, name) for name in _FIELDS} for record in records]
         if documents:
-            await self._client.call(lambda: self._audits.insert_many(documents), _BATCH_SECONDS)
+            await self._client.call(lambda: self._insert(documents), _BATCH_SECONDS)
+
+    async def _insert(self, documents: Sequence[dict[str, Any]]) -> None:
+        try:
+            await self._audits.insert_many(documents, ordered=False)
+        except BulkWriteError as problem:
+            # The driver writes once more, under the same `_id`, what it got no answer to: what is there already is stored.
+            wrong = [error.get("code") for error in (problem.details or {}).get("writeErrors", ())]
+            if not wrong or set(wrong) != {_DUPLICATE}:
+                raise
 
     async def latest(self, limit: int) -> Sequence[Audit]:
         """Return the newest records, newest first."""
