@@ -233,3 +233,18 @@ async def test_consumers_of_the_dead_are_forgotten(tmp_path: Path, monkeypatch: 
 def _flush(server: RedisServer) -> None:
     with blocking.Redis(port=server.port) as admin:
         admin.flushall()
+
+
+async def test_a_connection_that_was_lost_unseen(tmp_path: Path) -> None:
+    """The error of uvloop for a write on a connection that was just reset is one of a store that is away; others are ours."""
+
+    async def write(message: str) -> None:
+        raise RuntimeError(message)
+
+    async with redis_server(tmp_path) as server, open_redis(RedisConfig(server.url)) as client:
+        with pytest.raises(Transient, match="the connection was lost"):
+            await client.call(
+                lambda _: write("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+            )
+        with pytest.raises(RuntimeError, match="something else"):
+            await client.call(lambda _: write("something else"))

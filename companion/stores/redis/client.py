@@ -95,6 +95,11 @@ class RedisClient:
                 return await cancellable(work(self.redis))
         except _AWAY as problem:
             raise Transient(f"{NAME}: {_one_line(problem)}") from None
+        except RuntimeError as problem:
+            if "closed" not in str(problem):
+                raise
+            # uvloop's word for a write on a connection that was reset since the pool has looked at it.
+            raise Transient(f"{NAME}: the connection was lost") from None
         except exceptions.ResponseError as problem:
             raise Permanent(f"{NAME}: {_one_line(problem)}") from None
         except (exceptions.RedisError, UnicodeError) as problem:
