@@ -18,7 +18,7 @@ log = structlog.get_logger("broker_hooks.audit")
 _KEPT: Final = 20_000
 _BATCH: Final = 1000
 _EVERY: Final = 0.2
-_BACKOFF_MAX: Final = 5.0
+_BACKOFF: Final = (0.4, 5.0)
 _LAST_WRITE: Final = 1.0
 
 
@@ -54,7 +54,8 @@ class AuditTrail:
                 pause = _EVERY
             except CompanionError as problem:
                 log.warning("audit records wait", waiting=len(self._waiting), problem=str(problem))
-                pause = min(pause * 2, _BACKOFF_MAX)
+                shortest, longest = _BACKOFF
+                pause = min(max(pause * 2, shortest), longest)
 
     async def flush(self) -> None:
         """Write everything, also what comes meanwhile; raises `Transient` and keeps the rest when the store is away."""

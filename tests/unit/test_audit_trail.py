@@ -112,7 +112,7 @@ async def test_a_store_that_is_away(
 ) -> None:
     """While the store is away the records wait, in order; when it is back they are all written, and none twice."""
     monkeypatch.setattr(trail_module, "_EVERY", 0.001)
-    monkeypatch.setattr(trail_module, "_BACKOFF_MAX", 0.01)
+    monkeypatch.setattr(trail_module, "_BACKOFF", (0.01, 0.01))
     audits.problem = Transient("store: away")
     async with working(trail):
         record(trail, *NUMBERS[:1500])
