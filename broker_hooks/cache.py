@@ -26,7 +26,8 @@ class Cache(Generic[K, V]):
     """At most `entries` values of `size` bytes (as `weigh` estimates them), each for at most `seconds`; the oldest goes first.
 
     A value that was loaded before `clear` or `forget` and arrives after it is not kept: take the `epoch` before loading, give it to
-    `put`. For `stale` seconds after its end a value may still serve through `load` when the store is away.
+    `put`. For `stale` seconds after its end a value may still serve through `load` when the store is away, or has said nothing for
+    `patience` seconds (None: however long it takes).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Cache(Generic[K, V]):
         size: int = 2**40,
         weigh: Callable[[V], int] = lambda _: 0,
         stale: float = 0.0,
+        patience: float | None = None,
     ) -> None:
         self._values: dict[K, tuple[float, V, int]] = {}
         self._loads: dict[K, tuple[int, asyncio.Task[V]]] = {}
@@ -49,6 +51,7 @@ class Cache(Generic[K, V]):
         self._size = size
         self._weigh = weigh
         self._stale = stale
+        self._patience = patience
         self._weight = 0
         self._hits = metrics.hits[name]
         self._misses = metrics.misses[name]
@@ -66,7 +69,7 @@ class Cache(Generic[K, V]):
                 self._hits.count += 1
                 return entry[1]
             if entry[0] + self._stale <= now:
-                self._drop(key)
+                self.drop(key)
         self._misses.count += 1
         return None
 
@@ -76,14 +79,15 @@ class Cache(Generic[K, V]):
         if entry is None:
             return None
         if entry[0] + self._stale <= self._clock():
-            self._drop(key)
+            self.drop(key)
             return None
         return entry[1]
 
     async def load(self, key: K, loader: Callable[[], Awaitable[V]], usable: Callable[[V], bool] = lambda _: True) -> V:
         """Return what the loader loads; askers at the same time share one load. It is for the loader to `put` what may be kept.
 
-        While the store is away (`Transient`) an expired value that is `usable` serves instead, if there is one.
+        While the store is away (`Transient`) an expired value that is `usable` serves instead, if there is one. It need not wait
+        for several time-outs in a row, which together are longer than whoever asks may wait.
         """
         epoch, task = self._loads.get(key, (-1, None))
         # A load that began before something changed must not answer those who ask after it.
@@ -91,15 +95,19 @@ class Cache(Generic[K, V]):
             task = asyncio.ensure_future(loader())
             self._loads[key] = (self.epoch, task)
             task.add_done_callback(lambda done: self._loaded(key, done))
+        kept = self.stale(key)
         try:
-            # One asker that gives up takes nothing from the others.
-            return await asyncio.shield(task)
-        except Transient:
+            async with asyncio.timeout(None if kept is None else self._patience):
+                # One asker that gives up takes nothing from the others.
+                return await asyncio.shield(task)
+        except (Transient, TimeoutError) as problem:
             kept = self.stale(key)
-            if kept is None or not usable(kept):
+            if kept is not None and usable(kept):
+                self._stale_served.inc()
+                return kept
+            if isinstance(problem, Transient):
                 raise
-            self._stale_served.inc()
-            return kept
+        return await asyncio.shield(task)
 
     def end(self, key: K) -> float:
         """Return when the value ends or ended, by the clock of the cache; infinity where there is none."""
@@ -110,19 +118,19 @@ class Cache(Generic[K, V]):
         """Keep the value, unless the cache was cleared since `epoch`; no longer than `until`, when what it was made from ends."""
         if epoch != self.epoch or not self._entries:
             return
-        self._drop(key)
+        self.drop(key)
         weight = self._weigh(value) + _ENTRY_BYTES
         if weight > self._size:
             return
         while len(self._values) >= self._entries or self._weight + weight > self._size:
-            self._drop(next(iter(self._values)))
+            self.drop(next(iter(self._values)))
         life = self._seconds * (1 - _JITTER * random.random())  # noqa: S311 - spreads load, protects nothing
         self._values[key] = (min(self._clock() + life, until), value, weight)
         self._weight += weight
 
     def forget(self, key: K) -> None:
-        """Drop one value, and what is being loaded right now."""
-        self._drop(key)
+        """Drop one value, and what is being loaded right now: something has changed."""
+        self.drop(key)
         self.epoch += 1
 
     def clear(self) -> None:
@@ -131,7 +139,8 @@ class Cache(Generic[K, V]):
         self._weight = 0
         self.epoch += 1
 
-    def _drop(self, key: K) -> None:
+    def drop(self, key: K) -> None:
+        """Drop one value: what was found out about it just now is another."""
         entry = self._values.pop(key, None)
         if entry is not None:
             self._weight -= entry[2]

@@ -82,15 +82,16 @@ class Directory:
         seconds: float,
         size: int = 2**40,
         stale: float = 0.0,
+        patience: float | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._now = now
         self._accounts: Cache[str, Account] = Cache(
-            "account", entries, seconds, metrics, size=size, stale=stale, weigh=_weight_of_account
+            "account", entries, seconds, metrics, size=size, stale=stale, patience=patience, weigh=_weight_of_account
         )
         self._connected: Cache[tuple[str, str], _Connected] = Cache(
-            "policy", entries, seconds, metrics, size=size, stale=stale, weigh=_weight_of_policy
+            "policy", entries, seconds, metrics, size=size, stale=stale, patience=patience, weigh=_weight_of_policy
         )
         self._sessions: Cache[tuple[str, str], tuple[int, Session]] = Cache(
             "session", entries, seconds, metrics, size=size, stale=stale, weigh=lambda _: _SESSION_BYTES
@@ -126,6 +127,9 @@ class Directory:
         epoch = self._accounts.epoch
         account = await self._store.accounts.get(username)
         if account is None:
+            if self._accounts.stale(username) is not None:
+                # Who is known to be gone is remembered as such: what is remembered of the clients must not serve any more.
+                self._accounts.put(username, _NOBODY, epoch)
             return _NOBODY
         self._accounts.put(username, account, epoch)
         return account
@@ -183,9 +187,26 @@ class Directory:
         return seen >= self._changed.get(username, 0)
 
     def _may_serve(self, username: str) -> Callable[[_Connected], bool]:
-        return lambda connected: self._is_current(username, connected.seen)
+        """Judge a policy that has expired, for when the store is away: not by more than we know of the account since."""
+
+        def may_serve(connected: _Connected) -> bool:
+            account = self._accounts.stale(username)
+            if account is _NOBODY and not connected.by_session:
+                return False
+            refused = account is not None and refusal(account, self._now()) is not None
+            return not refused and self._is_current(username, connected.seen)
+
+        return may_serve
 
     async def _load(self, username: str, client_id: str) -> _Connected:
+        try:
+            return await self._look_up(username, client_id)
+        except _Refused:
+            # What was remembered must not serve when the store is away the next time.
+            self._connected.drop((username, client_id))
+            raise
+
+    async def _look_up(self, username: str, client_id: str) -> _Connected:
         if not username:
             raise _Refused(_NOT_CONNECTED)
         seen, epoch = self._notices, self._connected.epoch

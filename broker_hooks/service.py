@@ -57,6 +57,8 @@ async def running_hooks(
             seconds=settings.cache_seconds,
             size=settings.cache_bytes,
             stale=settings.cache_stale,
+            # A login looks up twice and checks a password in between.
+            patience=settings.hooks_deadline / 3,
         )
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)

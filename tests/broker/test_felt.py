@@ -16,10 +16,11 @@ import pytest
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
+from companion.core.ports import Store
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
 from tests.conftest import Note
 from tests.support.eventually import eventually
-from tests.support.mongo import mongo_server
+from tests.support.mongo import MongoServer, mongo_server
 from tests.support.production import settings_of
 from tests.support.proxy import Proxy, proxied
 from tests.support.redis import redis_server
@@ -44,8 +45,9 @@ class House:
     db: Database
     redis: Proxy
     mongo: AsyncMongoClient[dict[str, Any]]
+    server: MongoServer
 
-    async def disable(self, disabled: bool) -> None:  # noqa: FBT001 - the value that is written
+    async def set_disabled(self, *, disabled: bool) -> None:
         """Write it into the account's document."""
         await self.db.mqtt_accounts.update_one({"username": "alice"}, {"$set": {"disabled": disabled}})
 
@@ -68,14 +70,17 @@ async def house(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
             "throttle_failures": 0,
         }
         replicas = [await stack.enter_async_context(serving(tmp_path, **settings)) for _ in range(2)]
-        direct = await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](mongo.url))
+        direct = await stack.enter_async_context(
+            # Closing it waits for a server, also for one that a test has killed.
+            AsyncMongoClient[dict[str, Any]](mongo.url, serverSelectionTimeoutMS=2000)
+        )
         await replicas[0].store.accounts.add([account_of("alice", "secret")])
         await replicas[0].store.rules.add(
             Rule(subject_of_account("alice"), Effect.ALLOW, RuleAction.PUBLISH, "telemetry/${username}/#")
         )
         for service in replicas:
-            await eventually(lambda service=service: allowed(service), what="alice may publish")  # type: ignore[misc]
-        yield House(replicas, direct[settings["mongo_database"]], proxy, direct)
+            await service.remembers("alice", TOPIC)
+        yield House(replicas, direct[settings["mongo_database"]], proxy, direct, mongo)
         proxy.heal()
 
 
@@ -106,7 +111,7 @@ async def back_and_forth(house: House) -> Sequence[float]:
     seconds = []
     for number in range(TIMES):
         disabled = number % 2 == 0
-        await house.disable(disabled)
+        await house.set_disabled(disabled=disabled)
         asks = [lambda one=one, ask=ask: ask(one) for one in house.replicas for ask in (allowed, lets_in)]
         seconds.append(max(await asyncio.gather(*(felt(ask, wanted=not disabled) for ask in asks))))
     return seconds
@@ -154,7 +159,7 @@ async def test_without_any_word_an_account(house: House, note: Note) -> None:
         clients = (f"{disabled}-{number}" for number in itertools.count())
         known: list[str] = []
         await felt(lambda: lets_in(service), wanted=disabled)
-        await house.disable(disabled)
+        await house.set_disabled(disabled=disabled)
         begun = last = time.monotonic()
         while time.monotonic() - begun < 2 * LIFE + MACHINE:
             known.append(next(clients))
@@ -184,3 +189,46 @@ async def test_without_any_word_a_rule(house: House, note: Note) -> None:
     written = await felt(lambda: allowed(service, "new"), wanted=True)
     note(f"felt, a rule removed {removed:.3f} s, written {written:.3f} s, without any word (life {LIFE:g} s)")
     assert max(removed, written) <= LIFE + MACHINE
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("house", [0.2], indirect=True)
+async def test_what_was_learned_in_passing(house: House, gone: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Who was once found disabled, or gone, is not served from memory when the store is away, whatever client asks."""
+    service = house.replicas[0]
+    clients = ("c1", "c2")
+    assert all([await allowed(service, client) for client in clients])
+    await house.deafen()
+    if gone:
+        await house.db.mqtt_accounts.delete_one({"username": "alice"})
+    else:
+        await house.set_disabled(disabled=True)
+    # Only this one asks, until what is remembered of it has ended.
+    await felt(lambda: allowed(service, clients[0]), wanted=False)
+    house.server.kill()
+    assert [await allowed(service, client) for client in clients] == [False, False]
+    assert not await lets_in(service)
+    # The driver leaves a socket open that it is just connecting when it is closed.
+    await asyncio.to_thread(house.server.start)
+    for store in (one.running.store for one in house.replicas):
+        await eventually(lambda store=store: _here(store), what="MongoDB is found back")  # type: ignore[misc]
+
+
+async def _here(store: Store) -> bool:
+    return (await store.troubles())["mongodb"] is None
+
+
+@pytest.mark.parametrize("house", [0.2], indirect=True)
+async def test_a_store_that_says_nothing(house: House) -> None:
+    """Somebody connected is served from memory well before the deadline while MongoDB is frozen, whatever was being looked up."""
+    service = house.replicas[0]
+    assert await allowed(service)
+    house.server.freeze()
+    try:
+        await asyncio.sleep(0.3)
+        begun = time.monotonic()
+        assert await allowed(service)
+        assert time.monotonic() - begun < service.settings.hooks_deadline / 3 + MACHINE
+        assert await service.metric("companion_stale_served_total", cache="policy") >= 1
+    finally:
+        house.server.thaw()

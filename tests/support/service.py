@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tests.support.eventually import eventually
 
 HOOK_KEY = "the-hook-key-of-the-tests"
 OPS_KEY = "the-operations-key-of-the-tests"
+_WORD_SECONDS = 0.1
 NOBODY_LISTENS = 1
 """A port without a broker: publishing is not what these tests are about."""
 
@@ -93,6 +95,22 @@ class Service:
         answer = await self.ask("authz", fields | more)
         assert "expire_at" not in answer
         return bool(answer["result"] == "allow")
+
+    async def remembers(self, username: str, topic: str) -> None:
+        """Return once this user may publish there, and that is remembered.
+
+        Word of what was just written comes by two ways; the slower one may come after the first answer and make it forgotten.
+        """
+
+        async def known() -> bool:
+            allowed = await self.may(username, "publish", topic)
+            before = await self.metric("companion_cache_lookups_total", cache="policy", outcome="miss")
+            await asyncio.sleep(_WORD_SECONDS)
+            await self.may(username, "publish", topic)
+            after = await self.metric("companion_cache_lookups_total", cache="policy", outcome="miss")
+            return allowed and after == before
+
+        await eventually(known, what=f"{username} is known")
 
     async def change(self, body: Any) -> tuple[int, dict[str, Any]]:
         """Post `body` as JSON to `/changes` and return the status and the answer."""

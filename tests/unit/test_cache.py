@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import pytest
@@ -153,3 +154,22 @@ def test_it_is_measured(cache: Cache[str, int], metrics: Metrics, clock: Clock) 
         sample(metrics, "companion_cache_lookups_total", cache="account", outcome=one) for one in ("hit", "miss")
     ]
     assert counted == [2, 2]
+
+
+async def test_patience(metrics: Metrics, clock: Clock) -> None:
+    """What has expired serves when the store says nothing for too long, unless it may not; without it the store is waited for."""
+    cache = Cache[str, int]("account", 3, SECONDS, metrics, clock, stale=SECONDS, patience=0.01)
+    gate = asyncio.Event()
+
+    async def slow() -> int:
+        await gate.wait()
+        return 2
+
+    cache.put("a", 1, cache.epoch)
+    clock.now += SECONDS * 1.1
+    assert await cache.load("a", slow) == 1
+    waiting = [asyncio.ensure_future(one) for one in (cache.load("a", slow, lambda _: False), cache.load("b", slow))]
+    done, _ = await asyncio.wait(waiting, timeout=0.1)
+    assert not done
+    gate.set()
+    assert await asyncio.gather(*waiting) == [2, 2]
