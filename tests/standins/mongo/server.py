@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import bson
+from inserts import joined, parts_of, stops
 from mongoeco.engines import SQLiteEngine
 from mongoeco.wire import AsyncMongoEcoProxyServer
 from mongoeco.wire.protocol import OP_MSG, encode_op_msg_response
@@ -47,6 +48,21 @@ _NO_TRANSACTION: Final[dict[str, Any]] = {
 
 def _session(command: dict[str, Any]) -> bytes:
     return bytes(command["lsid"]["id"]) if "lsid" in command else b""
+
+
+class Engine(SQLiteEngine):  # type: ignore[misc] # as below
+    """Does not read a whole collection for every document that is inserted.
+
+    mongoeco does, for an `_id` that was stored under another key; ObjectIds and texts have one key each, which it looks up before.
+    Thousands of audit records took it minutes.
+    """
+
+    def _validate_document_against_unique_indexes(
+        self, db: str, collection: str, document: dict[str, Any], **options: Any
+    ) -> None:
+        if isinstance(document.get("_id"), bson.ObjectId | str):
+            options["scan_payload_id"] = False
+        super()._validate_document_against_unique_indexes(db, collection, document, **options)
 
 
 class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not there where types are checked
@@ -92,16 +108,30 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             while not self._free.is_set():
                 await asyncio.wait_for(self._free.wait(), _LONGEST_TRANSACTION)
         try:
-            # One command at a time: side by side, the engine's own locks can wait for each other.
-            async with self._engine:
-                try:
-                    return spoil(await super()._dispatch_wire_request(header, payload, connection=connection))
-                finally:
-                    # Before the answer is sent: what was acknowledged is in the log.
-                    await self._record()
+            return await self._in_parts(header, command, payload, connection)
         finally:
             if mine and _ENDS & command.keys():
                 self._end_transaction()
+
+    async def _in_parts(self, header: Any, command: dict[str, Any], payload: bytes, connection: Any) -> Any:
+        parts = parts_of(command, payload)
+        if len(parts) == 1:
+            return spoil(await self._in_engine(header, payload, connection))
+        answers: list[tuple[int, bytes]] = []
+        for start, part in parts:
+            answers.append((start, await self._in_engine(header, part, connection)))
+            if stops(command, answers[-1][1]):
+                break
+        return encode_op_msg_response(joined(answers), request_id=next(self._answers), response_to=header.request_id)
+
+    async def _in_engine(self, header: Any, payload: bytes, connection: Any) -> Any:
+        # One command at a time: side by side, the engine's own locks can wait for each other.
+        async with self._engine:
+            try:
+                return await super()._dispatch_wire_request(header, payload, connection=connection)
+            finally:
+                # Before the answer is sent: what was acknowledged is in the log.
+                await self._record()
 
     async def start(self) -> Any:
         """Serve, after the log has caught up with what a killed process did."""
@@ -203,7 +233,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
 async def main(port: int, file: str) -> None:
     """Serve until killed."""
     log = Oplog(Path(f"{file}.oplog"))
-    server = Server(log, engine=SQLiteEngine(file), host="127.0.0.1", port=port)
+    server = Server(log, engine=Engine(file), host="127.0.0.1", port=port)
     await server.start()
     sys.stdout.write("up\n")
     sys.stdout.flush()
