@@ -6,9 +6,11 @@ PYTHON :=
 SEED := 1
 CHANGES := 20000
 PROFILE := embedded
+SECONDS := 30
+RATE := 200
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint format bench lock clean
+.PHONY: help demo test chaos outages lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,10 @@ test: ## run every check: format, lint, types, layers, tests, coverage
 chaos: ## random faults against real processes, drawn from SEED, over CHANGES changes, on PROFILE
 	@bash scripts/setup.sh test $(PYTHON)
 	@.venv/bin/python -m tests.faults.chaos --seed $(SEED) --changes $(CHANGES) --profile $(PROFILE)
+
+outages: ## outages of both stores, SECONDS each, while the hooks are asked RATE times per second
+	@bash scripts/setup.sh test $(PYTHON)
+	@.venv/bin/python -m tests.faults.outages --seconds $(SECONDS) --rate $(RATE)
 
 lint: ## run the checks that need no tests: format, lint, types, layers
 	@bash scripts/setup.sh dev $(PYTHON)

@@ -1,4 +1,4 @@
-"""The publisher as a process of its own, on the same data folder and the same port over all its lives."""
+"""The service as a process of its own, on the same data folder and the same port over all its lives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from companion.settings import Role
 from tests.support.eventually import eventually
 from tests.support.mosquitto import free_port
 
@@ -21,17 +22,25 @@ _END_SECONDS: Final = 30.0
 
 
 class Service:
-    """`companion serve --role publisher`; `settings` are by their names, such as `publisher_attempts`.
+    """`companion serve`, by default the publisher; `settings` are by their names, such as `publisher_attempts`.
 
     `up` is true from the end of its start to whatever befalls it.
     """
 
-    def __init__(self, folder: Path, broker_port: int, http: aiohttp.ClientSession, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker_port: int,
+        http: aiohttp.ClientSession,
+        role: Role = Role.PUBLISHER,
+        **settings: object,
+    ) -> None:
         self.data_dir = folder / "data"
         self.up = False
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._http = http
+        self._role = role
         self.log_file = folder / "service.log"
         own = {"data_dir": self.data_dir, "ops_port": port, "ops_keys": OPS_KEY, "mqtt_port": broker_port}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMPANION_")}
@@ -59,7 +68,7 @@ class Service:
 
     async def start(self) -> None:
         """Start it, and return when its port answers."""
-        command = [sys.executable, "-m", "companion.cli", "serve", "--role", "publisher"]
+        command = [sys.executable, "-m", "companion.cli", "serve", "--role", self._role.value]
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command, env=self._environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log

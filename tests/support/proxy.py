@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -18,8 +19,8 @@ class Proxy:
 
     def __init__(self, target: int, host: str = "127.0.0.1") -> None:
         self.port = 0
-        self.connections = 0
-        """How many were ever accepted."""
+        self.accepted_at: list[float] = []
+        """When each connection was accepted (monotonic): somebody's attempt, whether the server is there or not."""
         self._target = target
         self._host = host
         self._delay = 0.0
@@ -28,6 +29,11 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter | None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many were ever accepted."""
+        return len(self.accepted_at)
 
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
@@ -75,7 +81,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self.connections += 1
+        self.accepted_at.append(time.monotonic())
         behind: asyncio.StreamWriter | None = None
         pair = (writer, behind)
         self._pairs.add(pair)
