@@ -5,7 +5,7 @@
 #
 #   demo  the service and its embedded broker
 #   dev   the same and the developer's tools
-#   test  the same and the servers that the tests start: redis-server and mosquitto
+#   test  the same and what the tests start: redis-server, mosquitto and its command line clients
 #
 # PYTHON names the interpreter to use; without it the newest one that runs is taken. What is missing on the machine is
 # installed with apt-get when run by root on Debian or Ubuntu; otherwise one line says what to install.
@@ -91,8 +91,9 @@ need_python() {
 
 need_servers() {
     local program missing=()
-    for program in redis-server mosquitto; do # Debian's packages have the same names
-        command -v "$program" >/dev/null || missing+=("$program")
+    # Debian's packages; each brings the program that is looked for.
+    for program in redis-server mosquitto mosquitto_sub; do
+        command -v "$program" >/dev/null || missing+=("${program/mosquitto_sub/mosquitto-clients}")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if can_apt && apt_install "${missing[@]}"; then return; fi
