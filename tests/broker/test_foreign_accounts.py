@@ -64,12 +64,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         "mongo_timeout": 2.5,
         "token_secrets": (SECRET,),
     }
-    async with AsyncMongoClient[dict[str, Any]](url) as client:
-        async with serving(tmp_path, **settings) as service:
-            yield House(service, client, own)
-        for name in await client.list_database_names():
-            if name.startswith(own):
-                await client.drop_database(name)
+    async with AsyncMongoClient[dict[str, Any]](url) as client, serving(tmp_path, **settings) as service:
+        yield House(service, client, own)
 
 
 async def test_the_platform(house: House) -> None:

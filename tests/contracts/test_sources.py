@@ -69,7 +69,6 @@ async def stream(_: str, folder: Path) -> AsyncIterator[Place]:
             await entities.insert_one({"_id": name, "owner": "alice"})
 
         yield Place(opened, happens)
-        await client.driver.drop_database(f"{name}-thing")
 
 
 PLACES: Final[Mapping[str, Callable[[str, Path], AbstractAsyncContextManager[Place]]]] = {

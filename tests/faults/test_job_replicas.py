@@ -16,7 +16,7 @@ import pytest
 import redis as blocking
 from pymongo import MongoClient
 
-from tests.faults.conftest import Note
+from tests.conftest import Note
 from tests.support.mongo import mongo_server
 from tests.support.production import settings_of
 from tests.support.redis import redis_server

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Note
+from tests.conftest import Note
 from tests.faults.harness import house
 from tests.faults.store_faults import Store, freeze_store, kill_service_without, kill_store
 from tests.faults.workload import plan

@@ -27,6 +27,7 @@ _FIRST_SECTION: Final = 5
 """An OP_MSG begins with four bytes of flags and the kind of its first section, which is 0 for a command."""
 
 _ENDS: Final = {"commitTransaction", "abortTransaction"}
+_WRITES: Final = {"insert", "update", "delete", "findAndModify", "bulkWrite", "commitTransaction"}
 _LONGEST_TRANSACTION: Final = 10.0
 _CONFLICT_SECONDS: Final = 0.005
 _CONFLICT: Final[dict[str, Any]] = {
@@ -116,22 +117,22 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
     async def _in_parts(self, header: Any, command: dict[str, Any], payload: bytes, connection: Any) -> Any:
         parts = parts_of(command, payload)
         if len(parts) == 1:
-            return spoil(await self._in_engine(header, payload, connection))
+            return spoil(await self._in_engine(header, command, payload, connection))
         answers: list[tuple[int, bytes]] = []
         for start, part in parts:
-            answers.append((start, await self._in_engine(header, part, connection)))
+            answers.append((start, await self._in_engine(header, command, part, connection)))
             if stops(command, answers[-1][1]):
                 break
         return encode_op_msg_response(joined(answers), request_id=next(self._answers), response_to=header.request_id)
 
-    async def _in_engine(self, header: Any, payload: bytes, connection: Any) -> Any:
+    async def _in_engine(self, header: Any, command: dict[str, Any], payload: bytes, connection: Any) -> Any:
         # One command at a time: side by side, the engine's own locks can wait for each other.
         async with self._engine:
             try:
                 return await super()._dispatch_wire_request(header, payload, connection=connection)
             finally:
                 # Before the answer is sent: what was acknowledged is in the log.
-                await self._record()
+                await self._record(writes=bool(_WRITES & command.keys()))
 
     async def start(self) -> Any:
         """Serve, after the log has caught up with what a killed process did."""
@@ -141,7 +142,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             await self._catch_up()
         return address
 
-    async def _record(self) -> None:
+    async def _record(self, *, writes: bool) -> None:
         """Write down what the engine says it has changed."""
         while (event := await self._news.try_next()) is not None:
             if event["operationType"] == "invalidate":
@@ -160,7 +161,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 event.get("documentKey"),
                 event.get("fullDocument"),
             )
-        if self._swallows:
+        if self._swallows and writes:
             await self._catch_up()
 
     async def _catch_up(self) -> None:
