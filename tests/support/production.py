@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from companion.settings import Settings
-from companion.stores.production import ProductionStore
+from companion.stores.mongo import indexes
+from companion.stores.production import ProductionStore, opened_clients
 from tests.support import mongo, redis
 
 
@@ -30,4 +32,13 @@ def adapter(folder: Path) -> Callable[[], AbstractAsyncContextManager[Production
     url = mongo.shared_url()
     values = settings_of(url, redis.shared_server(redis.debian_redis()).url)
     settings = Settings.model_validate({**values, "hooks_deadline": 20.0, "mongo_timeout": 10.0, "redis_timeout": 5.0})
-    return lambda: ProductionStore.open(settings)
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[ProductionStore]:
+        # A service makes them in the background while it starts; a contract rests on them from its first call on.
+        async with opened_clients(settings) as (client, _):
+            await indexes.ensure(client)
+        async with ProductionStore.open(settings) as store:
+            yield store
+
+    return opened

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from pymongo.errors import DuplicateKeyError
 
 from companion.account_sources import AccountSource, RuleSource
 from companion.core.errors import Permanent
@@ -78,19 +79,11 @@ def wanted(account_sources: Sequence[AccountSource], rule_sources: Sequence[Rule
 
 async def ensure(client: MongoClient, indexes: Sequence[Index] = OWN) -> None:
     """Make what is missing; several processes may do it at once. Raises `Transient` while MongoDB is away."""
-    for index in await missing(client, indexes):
-
-        async def make(index: Index = index) -> None:
-            await _collection(client, index).create_index(list(index.keys), name=index.name, unique=index.unique)
-
-        try:
-            await client.call(make, _SECONDS)
-        except Permanent as problem:
-            if not index.database:
-                raise
-            log.warning(
-                "an index cannot be made: look-ups read a whole collection", index=index.place, problem=str(problem)
-            )
+    # Ours at once: until the one on user names is there, a name can be taken twice.
+    for index in [index for index in indexes if not index.database]:
+        await _make(client, index)
+    for index in await missing(client, [index for index in indexes if index.database]):
+        await _make(client, index)
     for name in await without_pictures(client):
         try:
             await client.call(
@@ -100,6 +93,22 @@ async def ensure(client: MongoClient, indexes: Sequence[Index] = OWN) -> None:
             )
         except Permanent as problem:
             log.warning("no pre-images: an account that is removed empties every cache", problem=str(problem))
+
+
+async def _make(client: MongoClient, index: Index) -> None:
+    async def make() -> None:
+        await _collection(client, index).create_index(list(index.keys), name=index.name, unique=index.unique)
+
+    try:
+        await client.call(make, _SECONDS)
+    except DuplicateKeyError:
+        log.error("an index cannot be made: several documents have the same value", index=index.place, keys=index.name)
+    except Permanent as problem:
+        if not index.database:
+            raise
+        log.warning(
+            "an index cannot be made: look-ups read a whole collection", index=index.place, problem=str(problem)
+        )
 
 
 async def missing(client: MongoClient, indexes: Sequence[Index] = OWN) -> list[Index]:
