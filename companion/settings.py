@@ -18,8 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from companion.account_sources import DEFAULT_ACCOUNTS, DEFAULT_RULES, AccountSource, RuleSource, tables
 from companion.cleaning import Policy, check_name
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
+from companion.core.stats import Counting, Whom, Zones
 from companion.job_settings import JobSettings
 from companion.logs import LogFormat
+from companion.stats_settings import MeasureSettings, checked_zone
 
 Algorithm = Literal["HS256", "HS384", "HS512"]
 _KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -250,6 +252,31 @@ class Settings(BaseModel):
         None, description="Folder of the archives; data_dir/archive where none is named; shared by all replicas"
     )
 
+    observer: bool = Field(default=False, description="Count changes into statistics, in processes that do maintenance")
+    observer_lease: Annotated[float, Field(ge=1, le=600)] = Field(
+        10.0, description="How long an observer that died holds back the next"
+    )
+    observer_flush: Seconds = Field(10.0, description="How often counters go from Redis into MongoDB")
+    observer_facts: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
+        100_000,
+        description="Most changes taken into Redis that wait to be counted; more are not counted, which is told",
+    )
+
+    stats_collection: str = Field(
+        "special.stats", pattern=r"^[^.]+\.[^.].*$", description="Collection of MongoDB in which statistics are kept"
+    )
+    stats_whom: Annotated[tuple[Whom, ...], BeforeValidator(_split)] = Field(
+        (Whom.ACTOR, Whom.CLIENT, Whom.GROUP),
+        description="Who is counted for beside the owner: actor (who did it), client, group; - for nobody",
+    )
+    stats_measures: Annotated[tuple[MeasureSettings, ...], BeforeValidator(tables)] = Field(
+        (), description="What is summed beside being counted (tables)"
+    )
+    stats_timezone: str = Field("UTC", description="Time zone of the hours, days and months of statistics")
+    stats_timezones: Annotated[dict[str, str], BeforeValidator(_named)] = Field(
+        default_factory=dict, description="Time zones of single owners, by their ids (a table)"
+    )
+
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")
 
     @field_validator("publisher_qos", mode="before")
@@ -286,6 +313,30 @@ class Settings(BaseModel):
     def _names(cls, value: dict[str, Policy]) -> dict[str, Policy]:
         for name in value:
             check_name(name)
+        return value
+
+    @field_validator("stats_whom", mode="before")
+    @classmethod
+    def _nobody(cls, value: object) -> object:
+        return () if value == "-" else value
+
+    @field_validator("stats_measures")
+    @classmethod
+    def _distinct(cls, value: tuple[MeasureSettings, ...]) -> tuple[MeasureSettings, ...]:
+        if len({one.identity for one in value}) < len(value):
+            raise ValueError("rules of one kind for one collection have names of their own")
+        return value
+
+    @field_validator("stats_timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        return checked_zone(value)
+
+    @field_validator("stats_timezones")
+    @classmethod
+    def _zones(cls, value: dict[str, str]) -> dict[str, str]:
+        for zone in value.values():
+            checked_zone(zone)
         return value
 
     @field_validator("hooks_keys", "ops_keys")
@@ -336,6 +387,14 @@ class Settings(BaseModel):
                 f"token_secrets: each has at least {needed} bytes for {', '.join(self.token_algorithms)} (RFC 7518 §3.2)"
             )
         return self
+
+    def counting(self) -> Counting:
+        """Return what is counted of a change."""
+        return Counting(self.stats_whom, (one.measure() for one in self.stats_measures))
+
+    def zones(self) -> Zones:
+        """Return whose statistics follow which clock."""
+        return Zones(self.stats_timezone, self.stats_timezones)
 
 
 def secret_fields() -> frozenset[str]:

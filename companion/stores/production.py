@@ -12,7 +12,8 @@ import structlog
 
 from companion.background import background
 from companion.core.errors import CompanionError
-from companion.core.ports import Mirror, Source
+from companion.core.ports import Mirror, Observed, Source
+from companion.core.stats import Counting
 from companion.settings import Settings
 from companion.stores import mongo, redis
 from companion.stores.announcing import AnnouncingAccounts, AnnouncingRules, AnnouncingSessions
@@ -27,19 +28,24 @@ from companion.stores.mongo.documents import MongoDocuments
 from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
+from companion.stores.mongo.observed import StreamObserved
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
 from companion.stores.mongo.source import MongoSource
-from companion.stores.mongo.watching import scope_of
+from companion.stores.mongo.stats import MongoStats
+from companion.stores.mongo.watching import observed_scope, scope_of
 from companion.stores.redis import RedisClient, RedisConfig, open_redis
 from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
 from companion.stores.redis.durability import losses
+from companion.stores.redis.facts import RedisFacts
 from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
 from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
+from companion.stores.redis.stats import RedisTally
+from companion.stores.statistics import BufferedStatistics
 
 log = structlog.get_logger("companion.stores.production")
 
@@ -55,6 +61,7 @@ class ProductionStore:
     def __init__(self, mongo_client: MongoClient, redis_client: RedisClient, settings: Settings) -> None:
         self._mongo = mongo_client
         self._redis = redis_client
+        self._settings = settings
         meanings = Meanings(settings.mongo_database, settings.mongo_accounts, settings.mongo_rules)
         self.notices = JoinedNotices(RedisNotices(redis_client), MongoNotices(mongo_client, meanings).follow)
         accounts = GatheredAccounts(MongoAccounts(mongo_client), mongo_client, settings.mongo_accounts)
@@ -67,9 +74,13 @@ class ProductionStore:
         self.documents = MongoDocuments(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
         self.leases = RedisLeases(redis_client)
-        self.inbox = RedisInbox(redis_client)
+        counting = settings.counting() if settings.observer else None
+        self.inbox = RedisInbox(redis_client, counting, settings.observer_facts)
         self.checkpoints = RedisCheckpoints(redis_client)
         self.mirror: Mirror | None = RedisMirror(redis_client)
+        self.statistics = BufferedStatistics(
+            RedisTally(redis_client), MongoStats(mongo_client, settings.stats_collection)
+        )
         self.sources: Sequence[Source] = ()
         if settings.changes_watch:
             checkpoints = MongoCheckpoints(mongo_client)
@@ -96,6 +107,14 @@ class ProductionStore:
             background(_keep_indexes(mongo_client, _indexes(settings), idle), finish=finish),
         ):
             yield cls(mongo_client, redis_client, settings)
+
+    def observed(self, counting: Counting) -> Sequence[Observed]:
+        """Return what is counted: what was taken into the inbox, and the change stream of what is watched."""
+        watched = observed_scope(
+            self._settings.changes_watch, self._mongo.database.name, self._settings.stats_collection
+        )
+        facts = RedisFacts(self._redis)
+        return [facts] if watched is None else [facts, StreamObserved(self._mongo, watched, counting)]
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Ask both whether they can serve."""
@@ -161,7 +180,9 @@ async def _look_at_redis(client: RedisClient) -> Sequence[Finding]:
 
 
 def _indexes(settings: Settings) -> Sequence[indexes.Index]:
-    return indexes.wanted(settings.mongo_accounts, settings.mongo_rules)
+    return indexes.wanted(
+        settings.mongo_accounts, settings.mongo_rules, settings.stats_collection if settings.observer else ""
+    )
 
 
 async def _keep_indexes(client: MongoClient, wanted: Sequence[indexes.Index], idle: asyncio.Event) -> None:

@@ -28,6 +28,7 @@ EVERY_PORT: Final = frozenset(
         "audits",
         "runs",
         "documents",
+        "statistics",
     }
 )
 """Those of a whole store; `mirror` is only where there is something to be nearer than."""

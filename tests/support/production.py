@@ -23,6 +23,7 @@ def settings_of(mongo_url: str, redis_url: str) -> Mapping[str, object]:
         "mongo_database": f"test-{own}",
         "redis_url": redis_url,
         "redis_prefix": f"test-{own}",
+        "stats_collection": f"test-{own}-special.stats",
     }
 
 

@@ -16,6 +16,7 @@ MADE = {
     "password_workers": "number of cores",
     "jobs_schedules": "(none)",
     "cleaner_policies": "(none)",
+    "stats_timezones": "(none)",
 }
 
 

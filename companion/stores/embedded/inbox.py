@@ -36,6 +36,12 @@ def _received(row: tuple[Any, ...]) -> Received:
     return Received(position, change)
 
 
+def taken(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[Received]:
+    """Return up to `limit` changes behind `after`, in order, whatever became of them."""
+    query = f"SELECT {_COLUMNS} FROM inbox WHERE position > ? ORDER BY position LIMIT ?"
+    return [_received(row) for row in connection.execute(query, (after, limit))]
+
+
 class EmbeddedInbox:
     """The port `Inbox`."""
 

@@ -69,6 +69,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX runs_by_state ON runs (state, priority DESC, due_at)",
         "CREATE INDEX runs_of_job ON runs (job, number)",
     ),
+    (
+        # An hour of a key of somebody; `flag` says as what.
+        """CREATE TABLE stats (
+            owner TEXT NOT NULL, key TEXT NOT NULL, flag TEXT NOT NULL, year INTEGER NOT NULL, month INTEGER NOT NULL,
+            day INTEGER NOT NULL, hour INTEGER NOT NULL, value INTEGER NOT NULL,
+            PRIMARY KEY (owner, key, flag, year, month, day, hour)) STRICT, WITHOUT ROWID""",
+        # One row: whose lease may count, and how many steps it has made.
+        "CREATE TABLE stats_observer (fence INTEGER NOT NULL, step INTEGER NOT NULL) STRICT",
+        "INSERT INTO stats_observer VALUES (0, 0)",
+        "CREATE TABLE stats_readers (name TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    ),
 )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from companion.core.errors import CompanionError
-from companion.core.ports import Mirror, Source
+from companion.core.ports import Mirror, Observed, Source
+from companion.core.stats import Counting
 from companion.stores.counters import LocalCounters
 from companion.stores.embedded.accounts import EmbeddedAccounts
 from companion.stores.embedded.audits import EmbeddedAudits
@@ -19,9 +20,11 @@ from companion.stores.embedded.documents import EmbeddedDocuments
 from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.notices import EmbeddedNotices
+from companion.stores.embedded.observed import InboxObserved
 from companion.stores.embedded.rules import EmbeddedRules
 from companion.stores.embedded.runs import EmbeddedRuns
 from companion.stores.embedded.sessions import EmbeddedSessions
+from companion.stores.embedded.stats import EmbeddedStatistics
 
 FILE_NAME: Final = "companion.sqlite3"
 NAME: Final = "sqlite"
@@ -48,6 +51,7 @@ class EmbeddedStore:
         self.runs = EmbeddedRuns(database)
         self.documents = EmbeddedDocuments(database)
         self.mirror: Mirror | None = None
+        self.statistics = EmbeddedStatistics(database)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -58,6 +62,10 @@ class EmbeddedStore:
         """
         async with Database(data_dir / FILE_NAME) as database:
             yield cls(database, poll)
+
+    def observed(self, counting: Counting) -> Sequence[Observed]:
+        """Return the inbox, to be counted."""
+        return [InboxObserved(self._database, counting)]
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Tell whether the file can be read."""

@@ -60,8 +60,10 @@ PICTURED: Final = (accounts.COLLECTION,)
 """Collections whose changes must tell what stood there before."""
 
 
-def wanted(account_sources: Sequence[AccountSource], rule_sources: Sequence[RuleSource]) -> Sequence[Index]:
-    """Return our own and those that looking into the collections of others needs."""
+def wanted(
+    account_sources: Sequence[AccountSource], rule_sources: Sequence[RuleSource], statistics: str = ""
+) -> Sequence[Index]:
+    """Return our own and those that looking into the collections of others needs; `statistics` is theirs, if there are any."""
     found = [
         (source.collection, field, "finds the account at every login")
         for source in account_sources
@@ -70,6 +72,8 @@ def wanted(account_sources: Sequence[AccountSource], rule_sources: Sequence[Rule
     ]
     found += [(one.common_acls, "acc", "finds the rules of all accounts") for one in account_sources if one.common_acls]
     found += [(one.collection, key_of(one), "finds the rules of whoever connects") for one in rule_sources]
+    if statistics:
+        found.append((statistics, "owner", "finds the statistics of an owner"))
     foreign = []
     for name, field, purpose in dict.fromkeys(found):
         database, _, collection = name.partition(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from companion.stores.mongo import accounts, audits, checkpoints, letters, rules, runs, sessions
@@ -24,3 +25,13 @@ def scope_of(names: Sequence[str], own_database: str) -> Scope:
     )
     without = frozenset((own_database, name) for name in OWN) if own_database in databases else frozenset()
     return Scope(databases, collections, without)
+
+
+def observed_scope(names: Sequence[str], own_database: str, statistics: str) -> Scope | None:
+    """Return the scope of what is counted: the same without the statistics, or counting would never end. None for nothing."""
+    scope = scope_of(names, own_database)
+    db, _, collection = statistics.partition(".")
+    scope = replace(scope, collections=scope.collections - {(db, collection)})
+    if db in scope.databases:
+        scope = replace(scope, without=scope.without | {(db, collection)})
+    return scope if scope.databases or scope.collections else None

@@ -19,6 +19,7 @@ from redis import exceptions
 from companion.core.errors import Permanent, Transient
 from companion.core.model import Change
 from companion.core.ports import Received, Taken
+from companion.core.stats import Counting
 from companion.stores.redis.client import NAME, RedisClient
 
 GROUP: Final = "publisher"
@@ -31,13 +32,26 @@ local time = redis.call('TIME')
 local now = (time[1] * 1000 + math.floor(time[2] / 1000)) * 1024
 local last = math.max(tonumber(redis.call('GET', KEYS[3]) or '0'), now - 1)
 local new = 0
-for index = 1, #ARGV, 2 do
+local lost = 0
+local room = tonumber(ARGV[1])
+if room > 0 then
+    room = room - redis.call('XLEN', KEYS[4])
+end
+for index = 2, #ARGV, 3 do
     local position = string.format('%.0f', last + 1)
     if redis.call('ZADD', KEYS[2], 'NX', position, ARGV[index]) == 1 then
         last = last + 1
         new = new + 1
         redis.call('XADD', KEYS[1], position .. '-0', 'change', ARGV[index + 1])
+        if ARGV[index + 2] ~= '' and new - lost <= room then
+            redis.call('XADD', KEYS[4], position .. '-0', 'fact', ARGV[index + 2])
+        elseif ARGV[index + 2] ~= '' then
+            lost = lost + 1
+        end
     end
+end
+if lost > 0 then
+    redis.call('INCRBY', KEYS[5], lost)
 end
 if new > 0 then
     redis.call('SET', KEYS[3], string.format('%.0f', last))
@@ -116,10 +130,12 @@ class _Dead(msgspec.Struct):
 
 
 class RedisInbox:
-    """The port `Inbox`."""
+    """The port `Inbox`. With `counting`, up to `facts` facts about what it takes wait to be counted."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, counting: Counting | None = None, facts: int = 0) -> None:
         self._client = client
+        self._counting = counting
+        self._facts = facts
         self._consumer = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._append = client.redis.register_script(_APPEND)
         self._read = client.redis.register_script(_READ)
@@ -135,11 +151,12 @@ class RedisInbox:
         """
         if not changes:
             return Taken(0, 0)
-        args: list[bytes] = []
+        args: list[bytes | int] = [self._facts]
         for change in changes:
             args += _encoded(change)
+            args.append(b"" if self._counting is None else msgspec.json.encode(self._counting.fact(change)))
         keys = self._client.keys
-        names = [keys.inbox, keys.inbox_known, keys.inbox_last]
+        names = [keys.inbox, keys.inbox_known, keys.inbox_last, keys.facts, keys.facts_lost]
         new = int(await self._client.call(lambda _: self._append(keys=names, args=args), _TAKE_SECONDS))
         await self._on_disk()
         return Taken(new, len(changes) - new)

@@ -58,6 +58,31 @@ class Keys:
         return self._name("inbox", ":last")
 
     @property
+    def facts(self) -> str:
+        """Stream of what is to be counted of the inbox. No TTL: bounded in length, trimmed once it is counted."""
+        return self._name("inbox", ":facts")
+
+    @property
+    def facts_lost(self) -> str:
+        """String: how many the bound kept out. No TTL; owned by the inbox."""
+        return self._name("inbox", ":facts:lost")
+
+    @property
+    def stats(self) -> str:
+        """Hash: `fence` and `step` of the observer, the number of the last `flush`, `@{reader}` positions. No TTL."""
+        return self._name("stats")
+
+    @property
+    def stats_live(self) -> str:
+        """Hash of counters between two flushes. No TTL: the next flush renames it."""
+        return self._name("stats", ":live")
+
+    @property
+    def stats_frozen(self) -> str:
+        """Hash of counters that are being flushed, with `#` (the number) and `@{reader}` positions. No TTL: gone with the flush."""
+        return self._name("stats", ":frozen")
+
+    @property
     def notices(self) -> str:
         """Stream of notices. No TTL: bounded in length, the oldest go."""
         return self._name("notices", ":log")
