@@ -204,6 +204,8 @@ class Metrics:
             registry=registry,
         )
 
+        self.stats = StatsMetrics(registry)
+
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
             (hook, reason): decisions.series(hook, "allow" if reason in ALLOWING else "deny", reason.value)
@@ -226,3 +228,28 @@ class Metrics:
     def render(self) -> bytes:
         """Return everything in Prometheus' text format, the workers' counts added to our own."""
         return generate_latest(self.registry if self.shared is None else Together(self.registry, self.shared))
+
+
+class StatsMetrics:
+    """Those of the observer. Its readers are `inbox`, `facts` (what was taken into the inbox in Redis) and `stream`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.changes = Counter(
+            "companion_stats_changes", "Changes counted into statistics.", ["reader"], registry=registry
+        )
+        self.lost = Counter(
+            "companion_stats_lost",
+            "Changes known not to be counted: too many waited, or they could not be read; a lost history counts as one.",
+            ["reader"],
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "companion_stats_lag_seconds",
+            "Time from the last counted change's `at` to its counting.",
+            registry=registry,
+        )
+        self.flushed = Gauge(
+            "companion_stats_flushed_timestamp_seconds",
+            "When this process last brought counters to where they are read; 0: never.",
+            registry=registry,
+        )

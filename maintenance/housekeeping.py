@@ -15,6 +15,8 @@ _BATCH: Final = 1000
 _ALL: Final = 2**31 - 1
 _DAY: Final = 86_400
 _PUBLISHER: Final = "publisher"
+_INBOX: Final = "inbox"
+"""The observer's reader of an inbox that keeps what is published."""
 
 Remove = Callable[[int, bool], Awaitable[int]]
 """Removes up to so many, or only counts them, and tells how many."""
@@ -51,12 +53,21 @@ class Housekeeping:
                 yield Progress(counts.total(), max(total, counts.total()), dict(counts))
 
 
+async def _published_and_counted(work: Work) -> int:
+    """Return the position up to which nobody needs the changes of the inbox any more."""
+    published = int(await work.store.checkpoints.load(_PUBLISHER) or 0)
+    readers = {source.name for source in work.store.observed(work.settings.counting())}
+    if not work.settings.observer or _INBOX not in readers:
+        return published
+    return min(published, int((await work.store.statistics.positions()).get(_INBOX, "0")))
+
+
 async def _removals(work: Work) -> Sequence[tuple[str, Remove]]:
     settings, store, now = work.settings, work.store, work.now()
     changes_before = int((now - settings.retention_changes * _DAY) * 1000)
     audits_before = int((now - settings.retention_audits * _DAY) * 1000)
     runs_before = int((now - settings.retention_runs * _DAY) * 1000)
-    through = int(await store.checkpoints.load(_PUBLISHER) or 0)
+    through = await _published_and_counted(work)
     inbox, audits, sessions, runs = store.inbox, store.audits, store.sessions, store.runs
     newest, kept = settings.retention_audits_count, settings.retention_runs_count
     return [

@@ -50,3 +50,26 @@ async def test_only_what_is_due_goes(tmp_path: Path) -> None:
         assert [item.position for item in await store.inbox.read(0, 10)] == [4]
         assert [item.position for item, _ in await store.inbox.dead()] == [2]
         assert (await last(dry=False)).done == 0
+
+
+async def test_what_is_not_counted_stays(tmp_path: Path) -> None:
+    """With an observer, a published change goes when it is counted too."""
+    now = time.time()
+    settings = make_settings(tmp_path, retention_changes=1, observer=True)
+    async with EmbeddedStore.open(tmp_path) as store:
+        await store.inbox.append([Change(str(n), ChangeOp.UPDATE, "d", "c", "1", 0) for n in range(4)])
+        await store.checkpoints.save("publisher", "3", 1)
+
+        async def removed() -> int:
+            term = Term(Lease("x", "me", 1), 60, 0, lambda: 0.0)
+            run = Run("run", "housekeeping", Trigger.PERSON, 0, 0)
+            work = Work(run, term, settings, store, now=lambda: now + 2 * DAY)
+            return [progress.counts.get("changes", 0) async for progress in Housekeeping().batches(work)][-1]
+
+        assert await removed() == 0
+        await store.statistics.claim(1)
+        await store.statistics.apply(1, 1, "inbox", "2", {})
+        assert await removed() == 2
+        await store.statistics.apply(1, 2, "inbox", "4", {})
+        assert await removed() == 1
+        assert [item.position for item in await store.inbox.read(0, 10)] == [4]
