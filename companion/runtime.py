@@ -21,6 +21,7 @@ from companion.stores.opening import open_store
 from companion.supervising import running_workers
 from maintenance.jobs_api import JobsApi
 from maintenance.service import running_maintenance
+from maintenance.stats_api import StatsApi
 from publishers.changes_api import ChangesApi
 from publishers.service import make_router, running_publisher
 
@@ -52,6 +53,7 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
     hooks_port: int | None = None
     changes: ChangesApi | None = None
     jobs_api: JobsApi | None = None
+    stats_api: StatsApi | None = None
     problems: Workers | None = None
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -65,6 +67,12 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
                 keyring=Keyring(ops_keys(settings)),
                 metrics=metrics,
                 asked=maintenance.asked,
+            )
+            stats_api = StatsApi(
+                statistics=store.statistics,
+                zones=settings.zones(),
+                keyring=Keyring(ops_keys(settings)),
+                metrics=metrics,
             )
         if role in (Role.PUBLISHER, Role.ALL):
             publisher = await stack.enter_async_context(running_publisher(settings, store, metrics))
@@ -92,6 +100,8 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
             changes.add_routes(app)
         if jobs_api is not None:
             jobs_api.add_routes(app)
+        if stats_api is not None:
+            stats_api.add_routes(app)
         with _port_taken("ops_port", settings.ops_host, settings.ops_port):
             ops_port = await stack.enter_async_context(serving(app, settings))
         log.info(
