@@ -231,7 +231,7 @@ class Metrics:
 
 
 class StatsMetrics:
-    """Those of the observer. Its readers are `inbox`, `facts` (what was taken into the inbox in Redis) and `stream`."""
+    """Those of the observer. Its readers are `inbox`, `facts` (what was taken into the inbox in Redis), `stream` and `broker`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.changes = Counter(
@@ -242,6 +242,9 @@ class StatsMetrics:
             "Changes known not to be counted: too many waited, or they could not be read; a lost history counts as one.",
             ["reader"],
             registry=registry,
+        )
+        self.snapshots = Counter(
+            "companion_broker_snapshots", "Snapshots of the broker's own numbers.", ["outcome"], registry=registry
         )
         self.lag = Gauge(
             "companion_stats_lag_seconds",

@@ -277,6 +277,16 @@ class Settings(BaseModel):
         default_factory=dict, description="Time zones of single owners, by their ids (a table)"
     )
 
+    emqx_url: str = Field(
+        "",
+        pattern=r"^(https?://[^/]+.*)?$",
+        description="EMQX's REST API, such as http://127.0.0.1:18083, for statistics of the broker; none without it",
+    )
+    emqx_api_key: SecretStr = Field(SecretStr(""), description="API key of EMQX; one that may only look will do")
+    emqx_api_secret: SecretStr = Field(SecretStr(""), description="Its secret")
+    emqx_timeout: Seconds = Field(5.0, description="Longest time of a request to it")
+    emqx_every: Annotated[float, Field(ge=0.01, le=86_400)] = Field(60.0, description="Seconds between two snapshots")
+
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")
 
     @field_validator("publisher_qos", mode="before")
@@ -369,6 +379,13 @@ class Settings(BaseModel):
                     raise ValueError(
                         f"{name}: less than hooks_deadline ({self.hooks_deadline} s), so that an outage is answered"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _broker(self) -> Self:
+        for name in ("emqx_api_key", "emqx_api_secret"):
+            if self.emqx_url and not getattr(self, name).get_secret_value():
+                raise ValueError(f"{name}: needed with emqx_url")
         return self
 
     @model_validator(mode="after")

@@ -6,9 +6,9 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from companion.background import background
 from companion.core.ports import Store
@@ -16,6 +16,7 @@ from companion.job_settings import JobSettings
 from companion.leadership import Leadership
 from companion.metrics import Metrics
 from companion.settings import Settings
+from maintenance.broker_source import BrokerSource
 from maintenance.catalogue import load_jobs, schedules, served
 from maintenance.clockwork import Clockwork
 from maintenance.engine import Engine
@@ -61,14 +62,12 @@ async def running_maintenance(settings: Settings, store: Store, metrics: Metrics
         metrics=metrics,
         holder=holder,
     )
-    works: list[Coroutine[Any, Any, None]] = []
-    if settings.jobs_mode != "none":
-        clockwork = Clockwork({name: plan[name] for name in sorted(names)}, engine.tick)
-        works = [engine.run(), clockwork.run()]
+    clockwork = Clockwork({name: plan[name] for name in sorted(names)}, engine.tick)
     async with contextlib.AsyncExitStack() as stack:
         observer = None
         if settings.observer:
             observer = await stack.enter_async_context(_observing(settings, store, metrics, holder))
+        works = [] if settings.jobs_mode == "none" else [engine.run(), clockwork.run()]
         await stack.enter_async_context(background(*works, finish=lambda: engine.finish(settings.shutdown_deadline)))
         yield Maintenance(jobs, plan, engine.wake, engine, observer)
 
@@ -76,8 +75,11 @@ async def running_maintenance(settings: Settings, store: Store, metrics: Metrics
 @contextlib.asynccontextmanager
 async def _observing(settings: Settings, store: Store, metrics: Metrics, holder: str) -> AsyncIterator[Observer]:
     """Count, or wait for the turn to, until the block ends; then flush, and give the lease back."""
+    sources = list(store.observed(settings.counting()))
+    if settings.emqx_url:
+        sources.append(BrokerSource(settings, metrics))
     observer = Observer(
-        sources=store.observed(settings.counting()),
+        sources=sources,
         statistics=store.statistics,
         zones=settings.zones(),
         flush_seconds=settings.observer_flush,
