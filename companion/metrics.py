@@ -231,7 +231,10 @@ class Metrics:
 
 
 class StatsMetrics:
-    """Those of the observer. Its readers are `inbox`, `facts` (what was taken into the inbox in Redis), `stream` and `broker`."""
+    """Those of the observer.
+
+    Its readers are `inbox`, `facts` (what was taken into the inbox in Redis), `stream`, `audits` and `broker`.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.changes = Counter(

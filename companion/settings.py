@@ -272,6 +272,9 @@ class Settings(BaseModel):
     stats_measures: Annotated[tuple[MeasureSettings, ...], BeforeValidator(tables)] = Field(
         (), description="What is summed beside being counted (tables)"
     )
+    stats_decisions: bool = Field(
+        default=True, description="Count the decisions of the hooks too, by their audit records: logins and refusals"
+    )
     stats_timezone: str = Field("UTC", description="Time zone of the hours, days and months of statistics")
     stats_timezones: Annotated[dict[str, str], BeforeValidator(_named)] = Field(
         default_factory=dict, description="Time zones of single owners, by their ids (a table)"
@@ -407,7 +410,8 @@ class Settings(BaseModel):
 
     def counting(self) -> Counting:
         """Return what is counted of a change."""
-        return Counting(self.stats_whom, (one.measure() for one in self.stats_measures))
+        measures = (one.measure() for one in self.stats_measures)
+        return Counting(self.stats_whom, measures, decisions=self.stats_decisions)
 
     def zones(self) -> Zones:
         """Return whose statistics follow which clock."""

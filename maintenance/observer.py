@@ -63,7 +63,11 @@ class Observer:
         self._fence = 0
         self._step = 0
         self._unflushed = False
-        self._lost: dict[str, int] = {}
+        self._lost = {source.name: source.lost for source in sources}
+        for source in sources:
+            # A scrape shows every series from the start.
+            metrics.stats.changes.labels(source.name)
+            metrics.stats.lost.labels(source.name)
 
     async def finish(self, seconds: float) -> None:
         """Read no more, and wait up to `seconds` until what was counted is flushed."""
@@ -98,7 +102,6 @@ class Observer:
             self._ended.set()
 
     async def _follow(self, source: Observed, position: str | None) -> None:
-        self._lost.setdefault(source.name, source.lost)
         first = await self._patiently(lambda: source.open(position))
         if first is not None:
             await self._apply(source, [Seen(first, None)])

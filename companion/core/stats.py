@@ -149,7 +149,9 @@ def key_of(kind: Kind, change: Change, name: str = "") -> str:
 class Counting:
     """The rules, ready to count."""
 
-    def __init__(self, whom: Iterable[Whom] = (), measures: Iterable[Measure] = ()) -> None:
+    def __init__(self, whom: Iterable[Whom] = (), measures: Iterable[Measure] = (), *, decisions: bool = False) -> None:
+        self.decisions = decisions
+        """Whether decisions are counted too (`companion.core.stats_decisions`)."""
         self._whom = frozenset(whom)
         self._measures: dict[tuple[str, str], list[Measure]] = {}
         for measure in measures:

@@ -28,7 +28,7 @@ from companion.stores.mongo.documents import MongoDocuments
 from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
-from companion.stores.mongo.observed import StreamObserved
+from companion.stores.mongo.observed import decisions, entities
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
@@ -109,12 +109,16 @@ class ProductionStore:
             yield cls(mongo_client, redis_client, settings)
 
     def observed(self, counting: Counting) -> Sequence[Observed]:
-        """Return what is counted: what was taken into the inbox, and the change stream of what is watched."""
+        """Return what is counted: what was taken into the inbox, what is watched, and the audit records where decisions are."""
         watched = observed_scope(
             self._settings.changes_watch, self._mongo.database.name, self._settings.stats_collection
         )
-        facts = RedisFacts(self._redis)
-        return [facts] if watched is None else [facts, StreamObserved(self._mongo, watched, counting)]
+        found: list[Observed] = [RedisFacts(self._redis)]
+        if watched is not None:
+            found.append(entities(self._mongo, watched, counting))
+        if counting.decisions:
+            found.append(decisions(self._mongo))
+        return found
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Ask both whether they can serve."""

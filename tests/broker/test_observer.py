@@ -15,7 +15,7 @@ import pytest
 from companion.core.model import Change, ChangeOp
 from companion.settings import Role
 from tests.support.eventually import eventually
-from tests.support.service import OPS_KEY, Service, serving
+from tests.support.service import OPS_KEY, Service, account_of, serving
 
 KEY = {"Authorization": f"Bearer {OPS_KEY}"}
 DAY = dt.date(2026, 1, 31)
@@ -107,6 +107,38 @@ async def test_from_a_change_to_a_chart(tmp_path: Path) -> None:
     code, text = await companion(tmp_path, "--owner", "alice", "--by", "week")
     assert code == 1
     assert text.startswith("companion: by: 'week' is not allowed")
+
+
+async def test_decisions(tmp_path: Path) -> None:
+    """What the hooks decide is counted by verdict and reason, for all and for users that there are."""
+    async with serving(tmp_path, Role.ALL, observer=True) as service:
+        await service.store.accounts.add([account_of("alice", "secret")])
+        for name, password in (("alice", "secret"), ("alice", "wrong"), ("mallory", "secret")):
+            await service.login(name, password)
+        await service.may("alice", "publish", "nowhere")
+        await service.audits(4)
+        today = dt.datetime.now(dt.UTC).date()
+        days = {"from": (today - dt.timedelta(1)).isoformat(), "to": (today + dt.timedelta(1)).isoformat()}
+
+        async def found(owner: str) -> Mapping[str, int]:
+            _, body = await stats(service, owner=owner, **days)
+            return {one["key"].removeprefix("HOOKS_COUNT__"): one["total"] for one in body["series"]}
+
+        async def all_counted() -> bool:
+            return sum((await found("hooks")).values()) == 2 * 4
+
+        await eventually(all_counted, what="every decision is counted")
+        assert await found("hooks") == {
+            "ALLOW_AUTH": 1,
+            "ALLOW_AUTH_PASSWORD": 1,
+            "DENY_AUTH": 2,
+            "DENY_AUTH_UNKNOWN_USER": 1,
+            "DENY_AUTH_WRONG_PASSWORD": 1,
+            "DENY_AUTHZ": 1,
+            "DENY_AUTHZ_NO_RULE": 1,
+        }
+        assert (await found("alice"))["DENY_AUTH"] == 1
+        assert await found("mallory") == {}
 
 
 async def test_two_replicas(tmp_path: Path) -> None:

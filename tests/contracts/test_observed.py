@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import pytest
 
+from companion.core.model import Audit
 from companion.core.ports import Observed, Seen
 from companion.core.stats import Counting, Whom
 from companion.stores.mongo import MongoConfig, open_mongo
-from companion.stores.mongo.observed import StreamObserved
+from companion.stores.mongo.observed import decisions, entities
 from companion.stores.mongo.watching import observed_scope
 from companion.stores.redis.facts import RedisFacts
 from companion.stores.redis.inbox import RedisInbox
@@ -62,22 +63,41 @@ async def stream(folder: Path) -> AsyncIterator[Place]:
     del folder
     name = f"test-{secrets.token_hex(6)}"
     async with open_mongo(MongoConfig(mongo.shared_url(), name, 5.0)) as client:
-        entities, statistics = client.driver[f"{name}-thing"].devices, client.driver[f"{name}-thing"].stats
+        devices, statistics = client.driver[f"{name}-thing"].devices, client.driver[f"{name}-thing"].stats
         scope = observed_scope((f"{name}-thing.*",), name, f"{name}-thing.stats")
         assert scope is not None
 
         async def happens(name: str) -> None:
             await statistics.insert_one({"owner": "of what is counted itself"})
-            await entities.insert_one({"_id": name, "owner": name})
+            await devices.insert_one({"_id": name, "owner": name})
 
-        yield Place(lambda: StreamObserved(client, scope, COUNTING), happens)
+        yield Place(lambda: entities(client, scope, COUNTING), happens)
         await client.driver.drop_database(f"{name}-thing")
+
+
+async def decided(store: Any, name: str) -> None:
+    """Audit a login."""
+    await store.audits.append([Audit(1000, "auth", "allow", "password", name)])
+
+
+@contextlib.asynccontextmanager
+async def audits(folder: Path) -> AsyncIterator[Place]:
+    async with ADAPTERS["embedded"].make(folder)() as store:
+        yield Place(lambda: store.observed(Counting(decisions=True))[1], lambda name: decided(store, name))
+
+
+@contextlib.asynccontextmanager
+async def audit_stream(folder: Path) -> AsyncIterator[Place]:
+    async with mongo.adapter(folder)() as ports:
+        yield Place(lambda: decisions(ports.client), lambda name: decided(ports, name))
 
 
 PLACES: Final[Mapping[str, Callable[[Path], AbstractAsyncContextManager[Place]]]] = {
     "inbox": inbox,
     "facts": facts,
     "stream": stream,
+    "audits": audits,
+    "audit stream": audit_stream,
 }
 
 
@@ -108,7 +128,7 @@ async def take(source: Observed, count: int, limit: int = 10) -> Sequence[Seen]:
 
 
 def owners(seen: Sequence[Seen]) -> Sequence[str]:
-    return [one.fact.subjects[0].owner for one in seen if one.fact is not None]
+    return [one.fact.subjects[-1].owner for one in seen if one.fact is not None]
 
 
 async def test_everything_in_order_once(place: Place) -> None:
@@ -147,6 +167,34 @@ async def test_published_and_dead_ones_are_counted(tmp_path: Path) -> None:
         await store.inbox.bury(2, "refused")
         async with reading(Place(lambda: store.observed(COUNTING)[0], _nothing), None) as (source, _):
             assert owners(await take(source, 3)) == ["a", "b", "c"]
+
+
+async def test_pruned_records_give_no_numbers_back(tmp_path: Path) -> None:
+    """When every record was pruned, the next ones are counted all the same."""
+    async with ADAPTERS["embedded"].make(tmp_path)() as store:
+        source = store.observed(Counting(decisions=True))[1]
+        await decided(store, "a")
+        (seen,) = await take(source, 1)
+        assert await store.audits.prune(2000, 10) == 1
+        await decided(store, "b")
+        await source.open(seen.position)
+        assert owners(await take(source, 1)) == ["b"]
+
+
+async def test_only_new_records_are_decisions(tmp_path: Path) -> None:
+    """That records are removed from MongoDB is no decision."""
+    async with (
+        mongo.adapter(tmp_path)() as ports,
+        reading(Place(lambda: decisions(ports.client), _nothing), None) as (
+            source,
+            _,
+        ),
+    ):
+        await decided(ports, "a")
+        await ports.audits.prune(2000, 10)
+        await decided(ports, "b")
+        assert owners(await take(source, 2)) == ["a", "b"]
+        assert source.lost == 0
 
 
 async def _nothing(_: str) -> None: ...

@@ -19,6 +19,12 @@ _AUDITS_A_STATEMENT: Final = 100
 _audit_row: Final = attrgetter(*(column.name for column in fields(Audit)))
 
 
+def recorded(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, Audit]]:
+    """Return up to `limit` records with a number behind `after`, each with its own."""
+    query = f"SELECT id, {_AUDIT_COLUMNS} FROM audits WHERE id > ? ORDER BY id LIMIT ?"
+    return [(row[0], Audit(*row[1:])) for row in connection.execute(query, (after, limit))]
+
+
 class EmbeddedAudits:
     """The port `Audits`."""
 

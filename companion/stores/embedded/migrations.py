@@ -79,6 +79,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE stats_observer (fence INTEGER NOT NULL, step INTEGER NOT NULL) STRICT",
         "INSERT INTO stats_observer VALUES (0, 0)",
         "CREATE TABLE stats_readers (name TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        # AUTOINCREMENT: who counts the records goes by their numbers, also after the newest were pruned.
+        """CREATE TABLE numbered_audits (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, verdict TEXT NOT NULL,
+            reason TEXT NOT NULL, username TEXT NOT NULL, client_id TEXT NOT NULL, peer_host TEXT NOT NULL,
+            action TEXT NOT NULL, topic TEXT NOT NULL, rule TEXT NOT NULL, detail TEXT NOT NULL) STRICT""",
+        "INSERT INTO numbered_audits SELECT * FROM audits",
+        "DROP TABLE audits",
+        "ALTER TABLE numbered_audits RENAME TO audits",
+        "CREATE INDEX audits_by_time ON audits (at)",
     ),
 )
 

@@ -1,52 +1,70 @@
-"""The inbox as it is counted: every change that it has taken, also those that are published or dead."""
+"""What is counted in SQLite: all that the inbox has taken, also what is published or dead, and the audit records.
+
+Both are numbered in the order of their commits, and no number comes twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from companion.core.ports import Received, Seen
-from companion.core.stats import Counting
+from companion.core.ports import Observed, Seen
+from companion.core.stats import Counting, Fact
+from companion.core.stats_decisions import fact_of
+from companion.stores.embedded.audits import recorded
 from companion.stores.embedded.database import Database
 from companion.stores.embedded.inbox import taken
 
 INBOX: Final = "inbox"
+AUDITS: Final = "audits"
 _IDLE_SECONDS: Final = 0.5
 
+Rows = Callable[[sqlite3.Connection, int, int], Sequence[tuple[int, Fact]]]
+"""Returns up to so many facts behind a number, each with its own."""
 
-class InboxObserved:
-    """The port `Observed` over the inbox; positions are numbers in decimal, which grow in the order of the commits."""
 
-    name = INBOX
+class TableObserved:
+    """The port `Observed` over a table; positions are numbers in decimal."""
+
     lost = 0
 
-    def __init__(self, database: Database, counting: Counting) -> None:
+    def __init__(self, database: Database, name: str, rows: Rows) -> None:
+        self.name = name
         self._database = database
-        self._counting = counting
+        self._rows = rows
         self._read = 0
 
     async def open(self, position: str | None) -> str | None:
-        """Go behind this position; without one, count all that the inbox still has."""
+        """Go behind this position; without one, count all that is still there."""
         self._read = int(position or 0)
         return None
 
     async def read(self, limit: int) -> Sequence[Seen]:
         """Return what follows; with nothing new, wait a moment."""
-
-        def job(connection: sqlite3.Connection) -> Sequence[Received]:
-            return taken(connection, self._read, limit)
-
-        received = await self._database.read(job)
-        if received:
-            self._read = received[-1].position
+        found = await self._database.read(lambda connection: self._rows(connection, self._read, limit))
+        if found:
+            self._read = found[-1][0]
         else:
             await asyncio.sleep(_IDLE_SECONDS)
-        return [Seen(str(one.position), self._counting.fact(one.change)) for one in received]
+        return [Seen(str(number), fact) for number, fact in found]
 
     async def settled(self, position: str) -> None:
-        """Housekeeping removes changes when their time has come."""
+        """Housekeeping removes changes and audit records when their time has come."""
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def observed(database: Database, counting: Counting) -> Sequence[Observed]:
+    """Return what is counted by these rules."""
+
+    def changes(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, Fact]]:
+        return [(one.position, counting.fact(one.change)) for one in taken(connection, after, limit)]
+
+    def decisions(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, Fact]]:
+        return [(number, fact_of(audit)) for number, audit in recorded(connection, after, limit)]
+
+    inbox = TableObserved(database, INBOX, changes)
+    return [inbox, TableObserved(database, AUDITS, decisions)] if counting.decisions else [inbox]

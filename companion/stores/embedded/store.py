@@ -20,7 +20,7 @@ from companion.stores.embedded.documents import EmbeddedDocuments
 from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.notices import EmbeddedNotices
-from companion.stores.embedded.observed import InboxObserved
+from companion.stores.embedded.observed import observed
 from companion.stores.embedded.rules import EmbeddedRules
 from companion.stores.embedded.runs import EmbeddedRuns
 from companion.stores.embedded.sessions import EmbeddedSessions
@@ -64,8 +64,8 @@ class EmbeddedStore:
             yield cls(database, poll)
 
     def observed(self, counting: Counting) -> Sequence[Observed]:
-        """Return the inbox, to be counted."""
-        return [InboxObserved(self._database, counting)]
+        """Return the inbox, to be counted, and the audit records where decisions are."""
+        return observed(self._database, counting)
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Tell whether the file can be read."""

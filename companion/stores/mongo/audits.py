@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -15,6 +15,11 @@ COLLECTION: Final = "mqtt_audits"
 _BATCH_SECONDS: Final = 10.0
 _DUPLICATE: Final = 11000
 _FIELDS: Final = tuple(column.name for column in fields(Audit))
+
+
+def audit_of(document: Mapping[str, Any]) -> Audit:
+    """Return the record that a document holds."""
+    return Audit(**{name: document[name] for name in _FIELDS})
 
 
 class MongoAudits:
@@ -47,7 +52,7 @@ class MongoAudits:
             ),
             _BATCH_SECONDS,
         )
-        return [Audit(**one) for one in found]
+        return [audit_of(one) for one in found]
 
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` records older than `before` (Unix milliseconds); return how many."""

@@ -1,4 +1,4 @@
-"""The change stream as it is counted.
+"""Change streams as they are counted: that of the entities, and that of the audit records.
 
 The place is kept with the counters, not here, so that every event is counted once. When the server knows the place no more,
 counting goes on from now: what happened meanwhile cannot be told from what was counted, so it is not guessed at, but logged and
@@ -16,14 +16,17 @@ from bson import Timestamp
 
 from companion.core.ports import Seen
 from companion.core.stats import Counting, Fact
+from companion.core.stats_decisions import fact_of
+from companion.stores.mongo.audits import COLLECTION, audit_of
 from companion.stores.mongo.client import MongoClient
-from companion.stores.mongo.events import change_of
+from companion.stores.mongo.events import Event, change_of
 from companion.stores.mongo.place import Place, read_place
 from companion.stores.mongo.stream import ChangeStream, HistoryLost, Raw, Scope, Token
 
 log = structlog.get_logger("companion.stores.mongo")
 
 NAME: Final = "stream"
+AUDITS: Final = "audits"
 _QUIET_SECONDS: Final = 10.0
 """How often the place is told while nothing happens that concerns us: the history must not run out under it."""
 
@@ -31,15 +34,19 @@ _QUIET_SECONDS: Final = 10.0
 class StreamObserved:
     """The port `Observed` over the change stream of `scope`; positions are places as JSON."""
 
-    name = NAME
-
     def __init__(
-        self, client: MongoClient, scope: Scope, counting: Counting, clock: Callable[[], float] = time.time
+        self,
+        client: MongoClient,
+        scope: Scope,
+        fact: Callable[[Event], Fact | None],
+        name: str = NAME,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self.name = name
         self.lost = 0
         self._client = client
         self._scope = scope
-        self._counting = counting
+        self._fact_of = fact
         self._clock = clock
         self._stream = ChangeStream(client, scope)
         self._told = 0.0
@@ -87,8 +94,7 @@ class StreamObserved:
     def _fact(self, raw: Raw) -> Fact | None:
         if raw.document is not None:
             try:
-                change = change_of(raw.document)
-                return None if change is None else self._counting.fact(change)
+                return self._fact_of(raw.document)
             except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as problem:
                 log.error("a change cannot be understood: it is not counted", problem=type(problem).__name__)
         else:
@@ -99,3 +105,23 @@ class StreamObserved:
     @staticmethod
     def _text(token: Token, seconds: int) -> str:
         return Place(token, seconds).text()
+
+
+def entities(client: MongoClient, scope: Scope, counting: Counting) -> StreamObserved:
+    """Return the stream of the entities."""
+
+    def fact(event: Event) -> Fact | None:
+        change = change_of(event)
+        return None if change is None else counting.fact(change)
+
+    return StreamObserved(client, scope, fact)
+
+
+def decisions(client: MongoClient) -> StreamObserved:
+    """Return the stream of the audit records: of several writers, only it tells an order in which none is missed."""
+
+    def fact(event: Event) -> Fact | None:
+        return fact_of(audit_of(event["fullDocument"])) if event["operationType"] == "insert" else None
+
+    scope = Scope(collections=frozenset({(client.database.name, COLLECTION)}))
+    return StreamObserved(client, scope, fact, AUDITS)
