@@ -22,7 +22,7 @@ import aiohttp
 from companion.core.model import Change, ChangeOp
 from companion.core.ports import Store
 from companion.core.stats import Calendar
-from companion.settings import Settings
+from companion.settings import Role, Settings
 from companion.stores.opening import open_store
 from tests.faults.service import Service
 from tests.support.eventually import eventually
@@ -148,7 +148,7 @@ async def rehearse(folder: Path, settings: Mapping[str, str], changes: int, kill
     own = Settings.model_validate({"data_dir": folder / "data", **patience, **values})
     begun = time.monotonic()
     async with aiohttp.ClientSession() as http, open_store(own) as store:
-        service = Service(folder, 1, http, role="maintenance", **patience, **values)
+        service = Service(folder, 1, http, Role.MAINTENANCE, **patience, **values)
         portion = -(-changes // (kills + 1))
         repeats = 0
         for life in range(kills + 1):
