@@ -205,6 +205,7 @@ class Metrics:
         )
 
         self.stats = StatsMetrics(registry)
+        self.mirror = MirrorMetrics(registry)
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
@@ -257,5 +258,38 @@ class StatsMetrics:
         self.flushed = Gauge(
             "companion_stats_flushed_timestamp_seconds",
             "When this process last brought counters to where they are read; 0: never.",
+            registry=registry,
+        )
+
+
+class MirrorMetrics:
+    """Those of the mirror. Its collections are those of the settings."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.taken = Counter(
+            "companion_mirror_changes", "Changes written into the mirror.", ["collection"], registry=registry
+        )
+        self.rebuilds = Counter(
+            "companion_mirror_rebuilds",
+            "How often a mirrored collection was to be copied anew, and why.",
+            ["collection", "why"],
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "companion_mirror_lag_seconds",
+            "How old the copies were when they were last said to be current.",
+            ["collection"],
+            registry=registry,
+        )
+        self.current = Gauge(
+            "companion_mirror_current_timestamp_seconds",
+            "When this process last said that the copies are current.",
+            ["collection"],
+            registry=registry,
+        )
+        self.drift = Counter(
+            "companion_mirror_drift",
+            "Copies that differed from what they are copies of, found by a comparison.",
+            ["collection", "kind"],
             registry=registry,
         )

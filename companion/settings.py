@@ -108,6 +108,14 @@ class Settings(BaseModel):
     redis_timeout: Seconds = Field(0.5, description="Longest time of one Redis command; below hooks_deadline")
     redis_prefix: str = Field("companion", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="What every key begins with")
 
+    mirror_collections: Names = Field(
+        (),
+        description="Collections of accounts that are mirrored into Redis, secrets included; * for all, mqtt_accounts for ours",
+    )
+    mirror_alarm: Annotated[int, Field(ge=1)] = Field(
+        10, description="Differences of a mirrored collection in one comparison from which on an error is logged"
+    )
+
     log_format: LogFormat = Field("auto", description="console, json, or auto: text on a terminal and JSON elsewhere")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_decisions: Literal["all", "refused", "none"] = Field(
@@ -351,6 +359,19 @@ class Settings(BaseModel):
         for zone in value.values():
             checked_zone(zone)
         return value
+
+    @model_validator(mode="after")
+    def _mirrored(self) -> Self:
+        known = ["*", "mqtt_accounts", *(one.collection for one in self.mongo_accounts)]
+        for name in self.mirror_collections:
+            if name not in known:
+                raise ValueError(f"mirror_collections: each is one of {', '.join(known)} ({name})")
+        return self
+
+    @field_validator("mirror_collections")
+    @classmethod
+    def _none(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return () if value == ("-",) else value
 
     @field_validator("hooks_keys", "ops_keys")
     @classmethod

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from companion.background import background
-from companion.core.ports import Store
+from companion.core.ports import Store, Watcher
 from companion.job_settings import JobSettings
 from companion.leadership import Leadership
 from companion.metrics import Metrics
@@ -21,6 +21,8 @@ from maintenance.catalogue import load_jobs, schedules, served
 from maintenance.clockwork import Clockwork
 from maintenance.engine import Engine
 from maintenance.job import Job
+from maintenance.mirroring import LEASE as MIRROR_LEASE
+from maintenance.mirroring import LEASE_SECONDS, Mirroring
 from maintenance.observer import Observer
 
 LEASE: Final = "observer"
@@ -67,6 +69,8 @@ async def running_maintenance(settings: Settings, store: Store, metrics: Metrics
         observer = None
         if settings.observer:
             observer = await stack.enter_async_context(_observing(settings, store, metrics, holder))
+        if store.watcher is not None:
+            await stack.enter_async_context(_mirroring(store.watcher, store, metrics, holder))
         works = [] if settings.jobs_mode == "none" else [engine.run(), clockwork.run()]
         await stack.enter_async_context(background(*works, finish=lambda: engine.finish(settings.shutdown_deadline)))
         yield Maintenance(jobs, plan, engine.wake, engine, observer)
@@ -95,3 +99,11 @@ async def _observing(settings: Settings, store: Store, metrics: Metrics, holder:
 
     async with background(leadership.run(observer.run), finish=finish):
         yield observer
+
+
+@contextlib.asynccontextmanager
+async def _mirroring(watcher: Watcher, store: Store, metrics: Metrics, holder: str) -> AsyncIterator[None]:
+    """Keep the mirror, or wait for the turn to, until the block ends."""
+    mirroring = Mirroring(watcher, Leadership(store.leases, MIRROR_LEASE, holder, LEASE_SECONDS), metrics)
+    async with background(mirroring.run(), finish=mirroring.finish):
+        yield

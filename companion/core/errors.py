@@ -4,7 +4,8 @@ CompanionError
 ├── Invalid        bad input: tell the sender which field, which value, what is allowed; never try again
 ├── Transient      a store or a peer is away or busy: try again later, with back-off
 └── Permanent      it will not work however often it is tried: record it and go on
-    └── Fenced     another holder of the lease came after us: stop writing
+    ├── Fenced     another holder of the lease came after us: stop writing
+    └── Forgotten  a store has lost what it had acknowledged: make it good from where it came from
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Permanent(CompanionError):
 
 class Fenced(Permanent):
     """A write under a fencing token that is not the newest: somebody else holds the lease since, and this writer must stop."""
+
+
+class Forgotten(Permanent):
+    """A store has lost writes that it had acknowledged."""
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -181,6 +181,24 @@ class Incident(StrEnum):
     RESYNCHRONISED = "resynchronised"
 
 
+class Rebuild(StrEnum):
+    """Why a mirrored collection is copied anew as a whole."""
+
+    NEW = "new"
+    HISTORY_LOST = "history_lost"
+    FORGOTTEN = "forgotten"
+    DROPPED = "dropped"
+    ASKED = "asked"
+
+
+class Drift(StrEnum):
+    """How a mirror can differ from what it mirrors."""
+
+    MISSING = "missing"
+    STALE = "stale"
+    SURPLUS = "surplus"
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """A decision worth keeping. `at` is in Unix milliseconds; never holds a secret."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from companion.core.model import Account, Audit, Change, Document, Incident, Notice, Session
+from companion.core.model import Account, Audit, Change, Document, Drift, Incident, Notice, Rebuild, Session
 from companion.core.rules import Rule
 from companion.core.runs import Progress, Run, RunState
 from companion.core.stats import Calendar, Counting, Fact, Increments, Stat
@@ -286,10 +286,19 @@ class Mirror(Protocol):
     Every writing call raises `Fenced` when a later writer has been here, and then changes nothing.
     """
 
-    async def put(self, collection: str, copies: Sequence[Copy], fence: int, generation: int | None = None) -> int:
+    async def put(
+        self,
+        collection: str,
+        copies: Sequence[Copy],
+        fence: int,
+        generation: int | None = None,
+        *,
+        number: int | None = None,
+    ) -> int:
         """Take over those that are newer than what stands here, also that one is gone; return how many were.
 
-        Without a `generation` into the one that is read.
+        Without a `generation` into the one that is read. `number` counts the calls for a generation from 1: raises `Forgotten`, and
+        changes nothing, when the one before it is not here any more.
         """
         ...
 
@@ -297,12 +306,21 @@ class Mirror(Protocol):
         """Return the copy; None when there is none, which does not mean that there is no such entity."""
         ...
 
-    async def find(self, collection: str, key: str, value: str) -> Sequence[Copy]:
-        """Return the copies with this key, in the order of their ids."""
+    async def find(self, collection: str, key: str, value: str) -> Sequence[Copy] | None:
+        """Return the copies with this key, in the order of their ids; None when nothing may be read."""
         ...
 
-    async def serve(self, collection: str, seconds: float, fence: int) -> None:
-        """Let the copies be read for so long from now on."""
+    async def clock(self, collection: str) -> int:
+        """Return the time by which `serve` counts, in milliseconds."""
+        ...
+
+    async def serve(
+        self, collection: str, seconds: float, fence: int, *, since: int | None = None, number: int | None = None
+    ) -> None:
+        """Let the copies be read for so long from now on, or from `since` on by the clock of the mirror.
+
+        Raises `Forgotten` when the put of this `number` is not in what is read; then nothing is read.
+        """
         ...
 
     async def digest(self, collection: str, after: str, through: str | None) -> str:
@@ -323,6 +341,63 @@ class Mirror(Protocol):
 
     async def sweep(self, collection: str, limit: int, fence: int) -> int:
         """Remove up to `limit` copies of generations that are older than the one that is read; return how many were."""
+        ...
+
+
+class Onlooker(Protocol):
+    """Is told what whoever keeps the mirror does."""
+
+    def rebuilding(self, collection: str, why: Rebuild) -> None:
+        """Hear that a collection is to be copied anew."""
+        ...
+
+    def taken(self, collection: str, copies: int) -> None:
+        """Hear that so many changes were written into the mirror."""
+        ...
+
+    def served(self, collection: str, seconds: float) -> None:
+        """Hear that the copies may be read: they are those of so many seconds ago, or newer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One range of a mirrored collection: where it ends (None: nothing is behind it), and what differed.
+
+    `silent` is whether nobody could be told: the collection is not mirrored as a whole at present, and nothing was compared.
+    """
+
+    through: str | None
+    checked: int
+    drift: Mapping[Drift, int]
+    silent: bool = False
+
+
+class Watcher(Protocol):
+    """Keeps the mirror as the store is: one follows what changes, under a lease; anybody may compare."""
+
+    @property
+    def collections(self) -> Sequence[str]:
+        """The names of what is mirrored; none where nothing is."""
+        ...
+
+    async def follow(self, fence: int, onlooker: Onlooker) -> None:
+        """Keep the mirror, building anew what has to be; never returns. Raises `Fenced` when a later one has begun to."""
+        ...
+
+    async def compare(self, collection: str, after: str, limit: int, *, repair: bool) -> Compared:
+        """Compare up to `limit` entities behind `after`, in the mirror's order, and make good what differs.
+
+        What is on its way to the mirror is waited for, and is no difference. Raises `Transient` when nobody follows.
+        """
+        ...
+
+    async def ask_for_rebuild(self) -> str:
+        """Ask whoever follows to build everything anew; return what `rebuilt` wants to know."""
+        ...
+
+    async def rebuilt(self, asked: str) -> bool:
+        """Tell whether that was done."""
         ...
 
 
@@ -609,6 +684,11 @@ class Store(Protocol):
     @property
     def mirror(self) -> Mirror | None:
         """Copies of entities that are read often; None in a store that is as near itself."""
+        ...
+
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who keeps the mirror; None where there is none."""
         ...
 
     @property

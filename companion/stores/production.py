@@ -12,7 +12,7 @@ import structlog
 
 from companion.background import background
 from companion.core.errors import CompanionError
-from companion.core.ports import Mirror, Observed, Source
+from companion.core.ports import Mirror, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.settings import Settings
 from companion.stores import mongo, redis
@@ -26,6 +26,7 @@ from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.documents import MongoDocuments
 from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
+from companion.stores.mongo.hot import hot_collections
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
 from companion.stores.mongo.observed import decisions, entities
@@ -34,6 +35,7 @@ from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
 from companion.stores.mongo.source import MongoSource
 from companion.stores.mongo.stats import MongoStats
+from companion.stores.mongo.watcher import MongoWatcher
 from companion.stores.mongo.watching import observed_scope, scope_of
 from companion.stores.redis import RedisClient, RedisConfig, open_redis
 from companion.stores.redis.checkpoints import RedisCheckpoints
@@ -77,7 +79,10 @@ class ProductionStore:
         counting = settings.counting() if settings.observer else None
         self.inbox = RedisInbox(redis_client, counting, settings.observer_facts)
         self.checkpoints = RedisCheckpoints(redis_client)
-        self.mirror: Mirror | None = RedisMirror(redis_client)
+        mirror = RedisMirror(redis_client)
+        self.mirror: Mirror | None = mirror
+        hots = hot_collections(settings.mongo_database, settings.mongo_accounts, settings.mirror_collections)
+        self.watcher: Watcher | None = MongoWatcher(mongo_client, mirror, hots) if hots else None
         self.statistics = BufferedStatistics(
             RedisTally(redis_client), MongoStats(mongo_client, settings.stats_collection)
         )

@@ -107,6 +107,9 @@ def test_scopes() -> None:
             {"ns.db": {"$in": ["a"]}},
             {"ns.db": "own", "ns.coll": {"$nin": sorted(OWN)}},
             {"ns.db": "b", "ns.coll": {"$in": ["y", "z"]}},
+            {"to.db": {"$in": ["a"]}},
+            {"to.db": "own", "to.coll": {"$nin": sorted(OWN)}},
+            {"to.db": "b", "to.coll": {"$in": ["y", "z"]}},
         ]
     }
     assert scope_of(["a.x", "a.y"], "own").only_database == "a"

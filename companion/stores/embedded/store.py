@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from companion.core.errors import CompanionError
-from companion.core.ports import Mirror, Observed, Source
+from companion.core.ports import Mirror, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.stores.counters import LocalCounters
 from companion.stores.embedded.accounts import EmbeddedAccounts
@@ -52,6 +52,7 @@ class EmbeddedStore:
         self.documents = EmbeddedDocuments(database)
         self.mirror: Mirror | None = None
         self.statistics = EmbeddedStatistics(database)
+        self.watcher: Watcher | None = None
 
     @classmethod
     @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from companion.stores.mongo.client import MongoClient
 log = structlog.get_logger("companion.stores.mongo")
 
 COLLECTION: Final = "mqtt_accounts"
+FIELDS: Final = frozenset({"username", "kind", "principal", "password_hash", "disabled", "expires_at", "subjects"})
 _BATCH_SECONDS: Final = 10.0
 
 
@@ -32,7 +33,7 @@ class MongoAccounts:
     async def get(self, username: str) -> Account | None:
         """Return the account of this user name, or None."""
         document = await self._client.call(lambda: self._accounts.find_one({"username": username}))
-        return None if document is None else _account(document)
+        return None if document is None else account_in(document)
 
     async def add(self, accounts: Sequence[Account]) -> None:
         """Add all or none; `Invalid` names a user name that exists."""
@@ -90,7 +91,7 @@ class MongoAccounts:
             lambda: self._accounts.find({"username": {"$gt": after}}).sort("username", 1).limit(limit).to_list(),
             _BATCH_SECONDS,
         )
-        return [_account(document) for document in documents]
+        return [account_in(document) for document in documents]
 
 
 _DUPLICATE: Final = 11000
@@ -119,7 +120,7 @@ def _document(account: Account) -> dict[str, Any]:
     return document
 
 
-def _account(document: Mapping[str, Any]) -> Account:
+def account_in(document: Mapping[str, Any]) -> Account:
     """Read a document that anybody may have written; what cannot be understood disables the account."""
     username = str(document["username"])
     kind, principal = document.get("kind", Kind.USER.value), document.get("principal", username)

@@ -20,9 +20,9 @@ COLLECTION: Final = "mqtt_checkpoints"
 class MongoCheckpoints:
     """The port `Checkpoints`."""
 
-    def __init__(self, client: MongoClient) -> None:
+    def __init__(self, client: MongoClient, collection: str = COLLECTION) -> None:
         self._client = client
-        self._checkpoints = client.database[COLLECTION]
+        self._checkpoints = client.database[collection]
 
     async def load(self, name: str) -> str | None:
         """Return the position; None when nothing was saved."""

@@ -66,21 +66,21 @@ class Meanings:
 
 
 def _of_account(source: _Accounts, event: Event) -> Sequence[Notice]:
-    kind, touched = event["operationType"], _touched(event)
-    if source.fields is not None and touched is not None and not touched & {_root(one) for one in source.fields}:
+    kind, touched = event["operationType"], touched_by(event)
+    if source.fields is not None and touched is not None and not touched & {root_of(one) for one in source.fields}:
         return []
     before, after = event.get("fullDocumentBeforeChange"), event.get("fullDocument")
     states = [one for one in (before, after, event.get("documentKey")) if one is not None]
     named = [
         Notice(About.ACCOUNT, name) for one in states for path in source.names if (name := text_of(value_at(one, path)))
     ]
-    same_names = kind == "insert" or (touched is not None and not touched & {_root(one) for one in source.names})
+    same_names = kind == "insert" or (touched is not None and not touched & {root_of(one) for one in source.names})
     # Without a picture of what was there before, only those say whom they concern that leave the names alone.
     known = before is not None or (same_names and after is not None) or set(source.names) == {ID}
     return list(dict.fromkeys(named)) if known and named else [_EVERYTHING]
 
 
-def _touched(event: Event) -> frozenset[str] | None:
+def touched_by(event: Event) -> frozenset[str] | None:
     """Return which fields an update has touched, by the first part of their paths; None for all."""
     description = event.get("updateDescription")
     if event["operationType"] != "update" or description is None:
@@ -90,8 +90,9 @@ def _touched(event: Event) -> frozenset[str] | None:
         *(description.get("removedFields") or ()),
         *(one["field"] for one in description.get("truncatedArrays") or ()),
     )
-    return frozenset(_root(path) for path in paths)
+    return frozenset(root_of(path) for path in paths)
 
 
-def _root(path: str) -> str:
+def root_of(path: str) -> str:
+    """Return the field of a document that a path leads into."""
     return path.partition(".")[0]

@@ -21,7 +21,12 @@ _LENIENT: Final = _CODEC.with_options(unicode_decode_error_handler="replace")
 
 def decode(raw: RawBSONDocument) -> dict[str, Any]:
     """Decode a document. Raises one of `UNSOUND` for bytes that are none."""
-    return bson.decode(raw.raw, _CODEC)
+    return decode_bytes(raw.raw)
+
+
+def decode_bytes(data: bytes | memoryview) -> dict[str, Any]:
+    """Decode the bytes of a document, likewise."""
+    return bson.decode(data, _CODEC)
 
 
 def decode_as_far_as_possible(raw: RawBSONDocument) -> Mapping[str, Any]:

@@ -65,6 +65,8 @@ class Scope:
             {"ns.db": db, "ns.coll": {"$in": _of(db, self.collections)}}
             for db in sorted({db for db, _ in self.collections})
         ]
+        # What is renamed to one of these names (an aggregation's `$out`) bears the other name.
+        ways += [{f"to.{name[3:]}": one for name, one in way.items()} for way in ways[1:]]
         return {"$or": ways}
 
 
@@ -138,14 +140,17 @@ class ChangeStream:
                 self._open = await self._begin()
         return self._open
 
-    async def read(self, limit: int) -> Batch:
-        """Return up to `limit` events, or none after about a second (half the command timeout, if that is less)."""
+    async def read(self, limit: int, *, wait: bool = True) -> Batch:
+        """Return up to `limit` events, or none after about a second (half the command timeout, if that is less).
+
+        Without `wait` none at once.
+        """
         stream = await self._opened()
         command = {
             "getMore": stream.cursor,
             "collection": stream.collection,
             "batchSize": 1 if self._singles else min(limit, self._most),
-            "maxTimeMS": self._patience_ms,
+            "maxTimeMS": self._patience_ms if wait else 1,
         }
         try:
             cursor = await self._command(stream.session, command)

@@ -95,6 +95,7 @@ class Keys:
         `:old`: sorted set of generations to sweep; no TTL, empty once all are swept.
         `:{generation}:doc:{id}`: hash of version, document and keys; when the entity is gone the version only, for a day (PEXPIRE).
         `:{generation}:by:{key}:{value}`: set of ids; no TTL, gone with its last id.
+        `:{generation}:number`: a string, the number of the last put; no TTL, swept with the generation.
         `:{generation}:ids` and `:{generation}:digests`: sorted set of ids and hash of digests; no TTL, swept with the generation.
         """
         return self._name(f"mirror:{collection}")

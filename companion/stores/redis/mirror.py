@@ -6,21 +6,23 @@ document takes its JSON and about 400 bytes; a whole rebuild holds two generatio
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from companion.core.errors import Fenced, Permanent
+from companion.core.errors import Fenced, Forgotten, Permanent
 from companion.core.ports import Copy
+from companion.stores.digests import digest_of, plain_json
 from companion.stores.redis.client import NAME, RedisClient
 
 _GONE_MILLISECONDS: Final = 86_400_000
 """How long it is remembered that an entity is gone: a change that comes later than this could bring it back."""
 
-_VERSION_DIGITS: Final = 20
+_VERSION_DIGITS: Final = 24
 _SECONDS: Final = 5.0
+_IS_FENCED: Final = -1
+_HAS_FORGOTTEN: Final = -2
 
 _FENCED: Final = """
 local function fenced(base, fence)
@@ -61,8 +63,14 @@ if generation == '' then
     generation = redis.call('GET', base .. ':live') or '0'
 end
 local root = base .. ':' .. generation
+if ARGV[4] ~= '' then
+    if tonumber(redis.call('GET', root .. ':number') or '0') < tonumber(ARGV[4]) - 1 then
+        return -2
+    end
+    redis.call('SET', root .. ':number', ARGV[4])
+end
 local taken = 0
-for index = 4, #ARGV, 5 do
+for index = 5, #ARGV, 5 do
     local id, version, document, digest, keys = unpack(ARGV, index, index + 4)
     local doc = root .. ':doc:' .. id
     local known = redis.call('HGET', doc, 'version')
@@ -89,7 +97,7 @@ return taken
 _GET: Final = """
 local base = KEYS[1]
 if redis.call('EXISTS', base .. ':served') == 0 then
-    return {}
+    return false
 end
 local root = base .. ':' .. (redis.call('GET', base .. ':live') or '0')
 local ids
@@ -154,13 +162,35 @@ return 1
 """
 )
 
+_CLOCK: Final = """
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+"""
+
 _SERVE: Final = (
     _FENCED
+    + _CLOCK
     + """
-if fenced(KEYS[1], ARGV[1]) then
+local base = KEYS[1]
+if fenced(base, ARGV[1]) then
     return -1
 end
-redis.call('SET', KEYS[1] .. ':served', '1', 'PX', ARGV[2])
+if ARGV[4] ~= '' then
+    local root = base .. ':' .. (redis.call('GET', base .. ':live') or '0')
+    if tonumber(redis.call('GET', root .. ':number') or '0') < tonumber(ARGV[4]) then
+        redis.call('DEL', base .. ':served')
+        return -2
+    end
+end
+local left = tonumber(ARGV[2])
+if ARGV[3] ~= '' then
+    left = left - math.max(0, clock() - tonumber(ARGV[3]))
+end
+if left >= 1 then
+    redis.call('SET', base .. ':served', '1', 'PX', string.format('%.0f', left))
+end
 return 1
 """
 )
@@ -185,16 +215,12 @@ for _, generation in ipairs(redis.call('ZRANGEBYSCORE', base .. ':old', '-inf', 
     if removed >= tonumber(ARGV[2]) then
         return removed
     end
+    redis.call('DEL', root .. ':number')
     redis.call('ZREM', base .. ':old', generation)
 end
 return removed
 """
 )
-
-
-def digest_of(document: Mapping[str, Any]) -> str:
-    """Return the digest of a document: the same for the same JSON, in whatever order its fields come."""
-    return hashlib.blake2b(_json(document), digest_size=16).hexdigest()
 
 
 class RedisMirror:
@@ -207,37 +233,54 @@ class RedisMirror:
         self._digest = client.redis.register_script(_DIGEST)
         self._begin = client.redis.register_script(_BEGIN)
         self._promote = client.redis.register_script(_PROMOTE)
+        self._clock = client.redis.register_script(_CLOCK + "return string.format('%.0f', clock())")
         self._serve = client.redis.register_script(_SERVE)
         self._sweep = client.redis.register_script(_SWEEP)
 
-    async def put(self, collection: str, copies: Sequence[Copy], fence: int, generation: int | None = None) -> int:
+    async def put(
+        self,
+        collection: str,
+        copies: Sequence[Copy],
+        fence: int,
+        generation: int | None = None,
+        *,
+        number: int | None = None,
+    ) -> int:
         """Take over those that are newer than what stands here; return how many were."""
-        args: list[Any] = [_GONE_MILLISECONDS]
+        args: list[Any] = [_or_none(generation), _GONE_MILLISECONDS, _or_none(number)]
         for one in copies:
             args += _encoded(one)
-        return await self._write(self._put, collection, fence, "" if generation is None else generation, *args)
+        return await self._write(self._put, collection, fence, *args)
 
     async def get(self, collection: str, entity_id: str) -> Copy | None:
         """Return the copy; None when there is none."""
-        found = await self._read(self._get, collection, "id", entity_id)
+        found = await self._read(self._get, collection, None, "id", entity_id)
         return _decoded(found[0]) if found else None
 
-    async def find(self, collection: str, key: str, value: str) -> Sequence[Copy]:
-        """Return the copies with this key, in the order of their ids."""
-        return [_decoded(one) for one in await self._read(self._get, collection, "key", _key(key, value))]
+    async def find(self, collection: str, key: str, value: str) -> Sequence[Copy] | None:
+        """Return the copies with this key, in the order of their ids; None when nothing may be read."""
+        found = await self._read(self._get, collection, None, "key", _key(key, value))
+        return None if found is None else [_decoded(one) for one in found]
 
-    async def serve(self, collection: str, seconds: float, fence: int) -> None:
-        """Let the copies be read for so long from now on."""
-        await self._write(self._serve, collection, fence, max(1, round(seconds * 1000)))
+    async def clock(self, collection: str) -> int:
+        """Return the time of the server that has the collection."""
+        return int(await self._read(self._clock, collection, None))
+
+    async def serve(
+        self, collection: str, seconds: float, fence: int, *, since: int | None = None, number: int | None = None
+    ) -> None:
+        """Let the copies be read for so long from now on, or from `since` on."""
+        milliseconds = max(1, round(seconds * 1000))
+        await self._write(self._serve, collection, fence, milliseconds, _or_none(since), _or_none(number))
 
     async def digest(self, collection: str, after: str, through: str | None) -> str:
         """Return one digest of all copies with an id behind `after` up to `through`."""
-        answer = await self._read(self._digest, collection, *_range(after, through), "all")
+        answer = await self._read(self._digest, collection, _SECONDS, *_range(after, through), "all")
         return bytes(answer).decode()
 
     async def digests(self, collection: str, after: str, through: str | None) -> Mapping[str, str]:
         """Return the digest of each of these copies by its id."""
-        answer = await self._read(self._digest, collection, *_range(after, through), "each")
+        answer = await self._read(self._digest, collection, _SECONDS, *_range(after, through), "each")
         return {entity_id.decode(): digest.decode() for entity_id, digest in answer}
 
     async def begin(self, collection: str, fence: int) -> int:
@@ -255,22 +298,19 @@ class RedisMirror:
     async def _write(self, script: Any, collection: str, fence: int, *args: Any) -> int:  # noqa: ANN401 - the driver's own
         keys = [self._client.keys.mirror(collection)]
         answer = int(await self._client.call(lambda _: script(keys=keys, args=[fence, *args]), _SECONDS))
-        if answer < 0:
+        if answer == _IS_FENCED:
             raise Fenced(f"mirror of {collection}: fence {fence} is not the newest")
+        if answer == _HAS_FORGOTTEN:
+            raise Forgotten(f"{NAME}: the mirror of {collection} has lost what it was given")
         return answer
 
-    async def _read(self, script: Any, collection: str, *args: Any) -> Any:  # noqa: ANN401 - as Redis answers
+    async def _read(self, script: Any, collection: str, seconds: float | None, *args: Any) -> Any:  # noqa: ANN401 - as Redis answers
         keys = [self._client.keys.mirror(collection)]
-        return await self._client.call(lambda _: script(keys=keys, args=list(args)), _SECONDS)
+        return await self._client.call(lambda _: script(keys=keys, args=list(args)), seconds)
 
 
-def digest_of_all(digests: Sequence[str]) -> str:
-    """Return what `digest` gives for documents with these digests, in the order of their ids."""
-    return hashlib.sha1("\n".join(digests).encode(), usedforsecurity=False).hexdigest()
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")
+def _or_none(value: int | None) -> int | str:
+    return "" if value is None else value
 
 
 def _key(name: str, value: str) -> str:
@@ -287,10 +327,10 @@ def _encoded(one: Copy) -> Sequence[Any]:
     if one.version < 0 or len(version) > _VERSION_DIGITS:
         raise Permanent(f"{NAME}: a version is beyond {_VERSION_DIGITS} digits")
     try:
-        keys = _json([_key(name, value) for name, value in one.keys])
+        keys = plain_json([_key(name, value) for name, value in one.keys])
         if one.document is None:
             return one.id.encode(), version, b"", b"", keys
-        return one.id.encode(), version, _json(one.document), digest_of(one.document), keys
+        return one.id.encode(), version, plain_json(one.document), digest_of(one.document), keys
     except (TypeError, ValueError, msgspec.MsgspecError) as problem:
         raise Permanent(f"{NAME}: a copy cannot be stored ({type(problem).__name__})") from None
 

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import struct
 import sys
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -195,6 +194,8 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         name = next(iter(command)).lower()
         if name in {"hello", "ismaster"}:
             return self._hello()
+        if name == "ping":
+            return {"ok": 1.0}
         if name == "buildinfo":
             return {"version": "7.0.0", "versionArray": [7, 0, 0, 0], "ok": 1.0}
         return None
@@ -222,9 +223,9 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             "ok": 1.0,
         }
 
-    @staticmethod
-    def _time() -> dict[str, Any]:
-        now = bson.Timestamp(int(time.time()), 1)
+    def _time(self) -> dict[str, Any]:
+        """Say how late it is: not before the newest change."""
+        now = bson.Timestamp(*self._log.last)
         return {
             "operationTime": now,
             "$clusterTime": {"clusterTime": now, "signature": {"hash": b"\0" * 20, "keyId": bson.Int64(0)}},

@@ -1,0 +1,127 @@
+"""The follower of the mirror dies between any two of its steps, and the next one comes to the same end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion.stores.mongo import following
+from companion.stores.mongo.checkpoints import MongoCheckpoints
+from companion.stores.mongo.following import Following
+from companion.stores.mongo.mirror_place import COLLECTION
+from tests.support.eventually import eventually
+from tests.support.mirroring import Mirrored, mirrored
+from tests.support.mongo import MongoServer, mongo_server
+
+Called = Callable[[str], None]
+
+
+class Died(Exception):
+    """The process ended here."""
+
+
+class Steps:
+    """Something whose every call is a step: `told` hears of it before and after."""
+
+    def __init__(self, inner: Any, told: Called) -> None:
+        self._inner = inner
+        self._told = told
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
+            self._told(f"{name} begun")
+            result = await getattr(self._inner, name)(*args, **options)
+            self._told(f"{name} done")
+            return result
+
+        return call
+
+
+@pytest.fixture
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoServer]:
+    monkeypatch.setattr(following, "_BEAT_SECONDS", 0.03)
+    async with mongo_server(tmp_path) as running:
+        yield running
+
+
+async def life(house: Mirrored, told: Called) -> None:
+    """Follow the users only, in a life of the process whose steps are told."""
+    house.fence += 1
+    checkpoints = MongoCheckpoints(house.client, COLLECTION)
+    follower = Following(
+        client=house.client,
+        mirror=Steps(house.mirror, told),
+        checkpoints=Steps(checkpoints, told),
+        hots=[house.hot_users],
+        fence=house.fence,
+        onlooker=house.heard,
+        batch=3,
+    )
+    await follower.run()
+
+
+async def edits(house: Mirrored, number: int) -> None:
+    """Change something of everything."""
+    await house.users.insert_one({"_id": f"new {number}", "username": f"new {number}", "password": "x"})
+    await house.users.update_one({"_id": f"{number}"}, {"$set": {"status": "BLOCKED"}})
+    await house.users.delete_one({"_id": f"{number + 1}"})
+
+
+async def is_right(house: Mirrored) -> bool:
+    """Tell whether the copies of the users are what they should be and may be read, and nothing is left of other generations."""
+    hot = house.hot_users
+    if await house.find(hot, "x") is None or await house.wrong() != {}:
+        return False
+    redis = house.mirror._client.redis  # type: ignore[attr-defined]
+    roots = {key.split(b":doc:")[0] async for key in redis.scan_iter(match=f"*{hot.place}*:doc:*")}
+    return len(roots) == 1
+
+
+async def settle(house: Mirrored, told: Called) -> None:
+    """Follow until everything is right."""
+    task = asyncio.create_task(life(house, told))
+    try:
+        await eventually(lambda: is_right(house), 30, "the mirror is what it should be")
+        assert not task.done()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_death_between_any_two_steps(server: MongoServer) -> None:
+    """Whatever it had just done or was about to do; what was changed meanwhile is in the mirror as well."""
+    steps: list[str] = []
+
+    async def trial(fatal: int | None) -> None:
+        def told(step: str) -> None:
+            count.append(step)
+            if len(count) == fatal:
+                raise Died
+
+        count: list[str] = []
+        async with mirrored(server.url) as house:
+            await house.users.insert_many([{"_id": f"{n}", "username": f"u{n}", "password": "x"} for n in range(8)])
+            if fatal is None:
+                await settle(house, told)
+                await edits(house, 1)
+                await settle(house, told)
+                steps.extend(count)
+                return
+            task = asyncio.create_task(life(house, told))
+            await edits(house, 1)
+            with pytest.raises(Died):
+                await asyncio.wait_for(task, 30)
+            await edits(house, 4)
+            await settle(house, lambda _: None)
+
+    await trial(None)
+    first_life = steps[: steps.index("sweep done") + 8]
+    assert {"claim", "save", "begin", "put", "promote", "serve", "sweep"} <= {one.split()[0] for one in first_life}
+    for fatal in range(1, len(first_life) + 1):
+        await trial(fatal)
