@@ -19,9 +19,10 @@ from companion.settings import Settings
 from maintenance.cleaner import Cleaner
 from maintenance.housekeeping import Housekeeping
 from maintenance.job import Factory, Job
+from maintenance.mirror_reconcile import MirrorReconcile
 
 GROUP: Final = "companion.jobs"
-OURS: Final[tuple[Factory, ...]] = (Cleaner, Housekeeping)
+OURS: Final[tuple[Factory, ...]] = (Cleaner, Housekeeping, MirrorReconcile)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ALL: Final = "*"

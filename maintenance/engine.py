@@ -205,7 +205,7 @@ class Engine:
         cancelled = asyncio.Event()
         watching = asyncio.create_task(self._watch(run.id, cancelled))
         noted = float("-inf")
-        batches = job.batches(Work(run, term, self._settings, self._store, self._now))
+        batches = job.batches(Work(run, term, self._settings, self._store, self._now, self._metrics))
         try:
             async with contextlib.aclosing(batches):  # type: ignore[type-var]
                 async for progress in batches:

@@ -11,6 +11,7 @@ from companion.core.ports import Store
 from companion.core.runs import Progress, Run
 from companion.job_settings import JobSettings
 from companion.leadership import Term
+from companion.metrics import Metrics
 from companion.settings import Settings
 
 
@@ -28,6 +29,9 @@ class Work:
     store: Store
     now: Callable[[], float] = field(default=time.time)
     """Unix seconds."""
+
+    metrics: Metrics = field(default_factory=Metrics)
+    """Those of the process."""
 
 
 class Job(Protocol):
