@@ -198,7 +198,7 @@ async def outages(folder: Path, *, before: float, seconds: float, rate: float) -
 
 def summary(reports: Sequence[Report]) -> str:
     """Return one line about everything, for machines."""
-    names = "false_allow", "late", "unanswered", "wrongly_refused", "unexplained"
+    names = "false_allow", "late", "unanswered", "wrongly_refused", "unexplained", "slow_store"
     counts = " ".join(f"{name}={sum(getattr(one.verdict, name) for one in reports)}" for name in names)
     recovered = sum(one.verdict.recovered for one in reports)
     return f"{counts} problems={sum(len(one.problems) for one in reports)} recovered={recovered}/{len(reports)}"

@@ -49,7 +49,9 @@ def test_nothing_wrong() -> None:
         ("unanswered", replace(WRONG, result="")),
         ("unanswered", replace(WRONG, result="ignore")),
         ("wrongly_refused", replace(RIGHT, phase=Phase.DURING, asked_at=15.0, result="deny", reason="deadline")),
-        ("wrongly_refused", replace(NEW, phase=Phase.BEFORE, asked_at=5.0, result="deny", reason="store_away")),
+        ("wrongly_refused", replace(NEW, phase=Phase.BEFORE, asked_at=5.0, result="deny", reason="deadline")),
+        ("wrongly_refused", replace(RIGHT, phase=Phase.BEFORE, asked_at=5.0, result="deny", reason="store_away")),
+        ("slow_store", replace(NEW, phase=Phase.BEFORE, asked_at=5.0, result="deny", reason="store_away")),
         ("unexplained", replace(WRONG, reason="")),
         ("unexplained", replace(WRONG, reason="internal")),
     ],
@@ -63,6 +65,14 @@ def test_one_that_is_wrong(fault: str, answer: Answer) -> None:
     report = Report("name", verdict, [], [])
     assert not clean([report])
     assert f"{fault}=1" in summary([report])
+
+
+def test_a_slow_store() -> None:
+    """Few refusals because a store that is there was slow are the machine's; many are not."""
+    slow = replace(NEW, phase=Phase.BEFORE, asked_at=5.0, result="deny", reason="store_away")
+    many = [RIGHT] * 200
+    assert verdict_with(slow, *many).clean
+    assert not verdict_with(slow, slow, slow, *many).clean
 
 
 def test_recovery() -> None:
