@@ -74,7 +74,7 @@ class BrokerSource:
     async def open(self, position: str | None) -> str | None:
         """Go on from this snapshot; without one, the first is what the next is compared with."""
         await self.close()
-        self._last = None if position is None else msgspec.json.decode(position)
+        self._last = None if position is None else msgspec.json.decode(position, type=dict[str, dict[str, int]])
         self._http = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout)
         return None
 

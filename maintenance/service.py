@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from companion.background import background
-from companion.core.ports import Store, Watcher
+from companion.core.ports import Store
 from companion.job_settings import JobSettings
 from companion.leadership import Leadership
 from companion.metrics import Metrics
@@ -64,21 +66,30 @@ async def running_maintenance(settings: Settings, store: Store, metrics: Metrics
         metrics=metrics,
         holder=holder,
     )
-    clockwork = Clockwork({name: plan[name] for name in sorted(names)}, engine.tick)
-    async with contextlib.AsyncExitStack() as stack:
-        observer = None
-        if settings.observer:
-            observer = await stack.enter_async_context(_observing(settings, store, metrics, holder))
-        if store.watcher is not None:
-            await stack.enter_async_context(_mirroring(store.watcher, store, metrics, holder))
-        works = [] if settings.jobs_mode == "none" else [engine.run(), clockwork.run()]
-        await stack.enter_async_context(background(*works, finish=lambda: engine.finish(settings.shutdown_deadline)))
+    works: list[Callable[[], Coroutine[Any, Any, None]]] = []
+    endings: list[Callable[[], Awaitable[None]]] = [lambda: engine.finish(settings.shutdown_deadline)]
+    if settings.jobs_mode != "none":
+        clockwork = Clockwork({name: plan[name] for name in sorted(names)}, engine.tick)
+        works += [engine.run, clockwork.run]
+    observer: Observer | None = None
+    if settings.observer:
+        observer, leadership = _observing(settings, store, metrics, holder)
+        works.append(functools.partial(leadership.run, observer.run))
+        endings.append(functools.partial(_end_observing, observer, leadership, settings.shutdown_deadline))
+    if store.watcher is not None:
+        mirroring = Mirroring(store.watcher, Leadership(store.leases, MIRROR_LEASE, holder, LEASE_SECONDS), metrics)
+        works.append(mirroring.run)
+        endings.append(mirroring.finish)
+
+    async def finish() -> None:
+        await asyncio.gather(*(ending() for ending in endings))
+
+    async with background(*(work() for work in works), finish=finish):
         yield Maintenance(jobs, plan, engine.wake, engine, observer)
 
 
-@contextlib.asynccontextmanager
-async def _observing(settings: Settings, store: Store, metrics: Metrics, holder: str) -> AsyncIterator[Observer]:
-    """Count, or wait for the turn to, until the block ends; then flush, and give the lease back."""
+def _observing(settings: Settings, store: Store, metrics: Metrics, holder: str) -> tuple[Observer, Leadership]:
+    """Return the observer, and how it takes turns with those of other processes."""
     sources = list(store.observed(settings.counting()))
     if settings.emqx_url:
         sources.append(BrokerSource(settings, metrics))
@@ -91,19 +102,11 @@ async def _observing(settings: Settings, store: Store, metrics: Metrics, holder:
     )
     leadership = Leadership(store.leases, LEASE, holder, settings.observer_lease)
     metrics.lease_held.labels(LEASE).set_function(lambda: leadership.leading)
-
-    async def finish() -> None:
-        leadership.stop()
-        await observer.finish(settings.shutdown_deadline)
-        await leadership.ended(_RELEASE_SECONDS)
-
-    async with background(leadership.run(observer.run), finish=finish):
-        yield observer
+    return observer, leadership
 
 
-@contextlib.asynccontextmanager
-async def _mirroring(watcher: Watcher, store: Store, metrics: Metrics, holder: str) -> AsyncIterator[None]:
-    """Keep the mirror, or wait for the turn to, until the block ends."""
-    mirroring = Mirroring(watcher, Leadership(store.leases, MIRROR_LEASE, holder, LEASE_SECONDS), metrics)
-    async with background(mirroring.run(), finish=mirroring.finish):
-        yield
+async def _end_observing(observer: Observer, leadership: Leadership, seconds: float) -> None:
+    """Let it flush, and give the lease back, so that the next need not wait for its end."""
+    leadership.stop()
+    await observer.finish(seconds)
+    await leadership.ended(_RELEASE_SECONDS)

@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -263,5 +263,5 @@ def _units(value: object, scale: int) -> int:
         if not exact.is_finite() or abs(exact) > MOST:
             return 0
         return int(exact.to_integral_value(ROUND_HALF_EVEN))
-    except InvalidOperation:
+    except (ArithmeticError, ValueError):
         return 0

@@ -233,6 +233,17 @@ async def test_facts_beyond_the_bound_are_told(tmp_path: Path) -> None:
         assert len(await ports.inbox.read(0, 10)) == 6
 
 
+async def test_a_fact_that_cannot_be_read(tmp_path: Path) -> None:
+    """What another release may have written is counted as lost, and those behind it are read."""
+    async with redis.adapter(redis.debian_redis)(tmp_path)() as ports:
+        await ports.client.redis.xadd(ports.client.keys.facts, {"fact": b"{"}, id="1-0")
+        await ports.client.redis.xadd(ports.client.keys.facts, {"other": b""}, id="2-0")
+        await taken(ports.client, "a")
+        async with reading(Place(lambda: RedisFacts(ports.client), _nothing), None) as (source, _):
+            assert owners(await take(source, 1)) == ["a"]
+            assert source.lost == 2
+
+
 async def test_without_an_observer_no_facts(tmp_path: Path) -> None:
     """Where nothing is counted, nothing is kept to be counted."""
     async with redis.adapter(redis.debian_redis)(tmp_path)() as ports:

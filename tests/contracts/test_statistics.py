@@ -161,6 +161,8 @@ async def test_only_the_position(store: Store) -> None:
     await store.statistics.claim(1)
     for step, position in enumerate(("", '{"token": "82é🦔"}', "x" * 10_000), 1):
         await store.statistics.apply(1, step, "reader", position, {})
+    assert await store.statistics.flush(1, 4) == 0
+    assert await store.statistics.positions() == {"reader": "x" * 10_000}
     assert await store.statistics.claim(2) == {"reader": "x" * 10_000}
 
 

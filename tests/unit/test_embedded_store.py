@@ -17,6 +17,7 @@ import pytest
 
 from companion.core.errors import CompanionError, Permanent, Transient
 from companion.core.model import Notice, Scope
+from companion.core.stats import Counting
 from companion.stores.embedded import EmbeddedStore, database, migrations
 from companion.stores.embedded.database import Database
 from companion.stores.embedded.store import FILE_NAME
@@ -451,3 +452,23 @@ async def test_closing_behind_a_long_queue(tmp_path: Path) -> None:
         await asyncio.sleep(0)
     assert sum(taken.accepted for taken in await asyncio.gather(*adding)) == 1500
     assert query(tmp_path, "SELECT count(*) FROM inbox") == [(1500,)]
+
+
+async def test_audit_records_of_an_earlier_release(tmp_path: Path) -> None:
+    """They are there after the upgrade that numbers them for good, and the next ones follow on them."""
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    for step in migrations.MIGRATIONS[:3]:
+        for statement in step:
+            connection.execute(statement)
+    columns = "at, kind, verdict, reason, username, client_id, peer_host, action, topic, rule, detail"
+    for number in (1, 2):
+        values = (number, "auth", "deny", "no_rule", "u", "", "", "", "", "", "")
+        connection.execute(f"INSERT INTO audits ({columns}) VALUES ({', '.join('?' * 11)})", values)  # noqa: S608 - ours
+    connection.execute("PRAGMA user_version = 3")
+    connection.commit()
+    connection.close()
+    async with EmbeddedStore.open(tmp_path) as store:
+        await store.audits.append([audit(3)])
+        assert [one.at for one in await store.audits.latest(10)] == [3, 2, 1]
+        source = store.observed(Counting(decisions=True))[1]
+        assert [one.position for one in await source.read(10)] == ["1", "2", "3"]

@@ -7,7 +7,7 @@ nobody counts them, are kept out and their number stands in a key of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -49,7 +49,15 @@ class RedisFacts:
             await asyncio.sleep(_IDLE_SECONDS)
             return []
         self._read = found[-1][0]
-        return [Seen(one.decode(), msgspec.json.decode(fields[b"fact"], type=Fact)) for one, fields in found]
+        return [Seen(one.decode(), self._fact(fields)) for one, fields in found]
+
+    def _fact(self, fields: Mapping[bytes, bytes]) -> Fact | None:
+        try:
+            return msgspec.json.decode(fields[b"fact"], type=Fact)
+        except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as problem:
+            log.error("a fact cannot be read: it is not counted", problem=type(problem).__name__)
+            self.lost += 1
+            return None
 
     async def settled(self, position: str) -> None:
         """Remove the facts up to this position."""

@@ -66,8 +66,10 @@ return redis.call('HLEN', KEYS[2])
 _FREEZE: Final = (
     _STEP
     + """
-if new and redis.call('EXISTS', KEYS[3]) == 0 and redis.call('EXISTS', KEYS[2]) == 1 then
-    redis.call('RENAME', KEYS[2], KEYS[3])
+if new and redis.call('EXISTS', KEYS[3]) == 0 then
+    if redis.call('EXISTS', KEYS[2]) == 1 then
+        redis.call('RENAME', KEYS[2], KEYS[3])
+    end
     redis.call('HSET', KEYS[3], '#', redis.call('HINCRBY', KEYS[1], 'flush', 1))
     local state = redis.call('HGETALL', KEYS[1])
     for index = 1, #state, 2 do
@@ -131,7 +133,7 @@ class RedisTally:
         return _next(waiting, fence, step)
 
     async def freeze(self, fence: int, step: int) -> None:
-        """Set the counters aside to be flushed, unless others still are; from now on new ones are added to."""
+        """Set the counters, if any, and the positions aside to be flushed, unless others still are."""
         args = [fence, step]
         _next(int(await self._client.call(lambda _: self._freeze(keys=self._keys, args=args), _SECONDS)), fence, step)
 
