@@ -111,12 +111,15 @@ class Leadership:
     async def _lead(self, term: Term, work: Callable[[Term], Awaitable[None]]) -> None:
         self.leading, self.status = True, "leading"
         try:
-            await self._serve(term, work)
+            lost = await self._serve(term, work)
         finally:
             self.leading, self.status = False, "waiting"
             with contextlib.suppress(CompanionError, TimeoutError):
                 async with asyncio.timeout(_AWAY_SECONDS[1]):
                     await self._leases.release(term.lease)
+        if lost:
+            log.warning("the lease was lost: what was not finished is begun anew", name=self._name)
+            await asyncio.sleep(_AWAY_SECONDS[0])
 
     async def _acquire(self) -> Term | None:
         """Wait until the lease is ours; None when we were told to stop."""
@@ -147,7 +150,8 @@ class Leadership:
         """Return when to ask again: as soon as the lease can run out, and now and then in case it is given back."""
         return max(0.01, min(held.seconds + 0.01, self._seconds / 5))
 
-    async def _serve(self, term: Term, work: Callable[[Term], Awaitable[None]]) -> None:
+    async def _serve(self, term: Term, work: Callable[[Term], Awaitable[None]]) -> bool:
+        """Do the work and renew the lease meanwhile; tell whether the lease was lost before the work was done."""
         working = asyncio.ensure_future(work(term))
         renewing = asyncio.ensure_future(self._keep(term))
         try:
@@ -161,9 +165,7 @@ class Leadership:
             problem = None if task.cancelled() else task.exception()
             if problem is not None and not _is_fenced(problem):
                 raise problem
-        if working.cancelled() or working.exception() is not None:
-            log.warning("the lease was lost: what was not finished is begun anew", name=self._name)
-            await asyncio.sleep(_AWAY_SECONDS[0])
+        return working.cancelled() or working.exception() is not None
 
     async def _keep(self, term: Term) -> None:
         """Renew until the lease is lost."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from companion import leadership
 from companion.core.errors import Fenced, Transient
 from companion.core.ports import Held, Lease, Leases
 from companion.leadership import Leadership, Term
@@ -169,6 +170,19 @@ async def test_a_lease_that_was_taken(leases: Faulty) -> None:
         assert isinstance(await leases.acquire("work", "other", SECONDS), Lease)
         await wait_until(lambda: Worker.at_work == 0, 5, "the work has ended")
         await wait_until(lambda: len(one.terms) == 2, 10, "its turn came again")
+
+
+async def test_who_has_lost_its_lease_says_so_at_once(leases: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leads no more as soon as its work has ended, and not only when the pause before its next turn is over."""
+    monkeypatch.setattr(leadership, "_AWAY_SECONDS", (60.0, 60.0))
+    one = Worker(leases, "one")
+    async with one.running():
+        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        await leases.release(one.terms[0].lease)
+        assert isinstance(await leases.acquire("work", "other", SECONDS), Lease)
+        await wait_until(lambda: Worker.at_work == 0, 5, "the work has ended")
+        await wait_until(lambda: not one.leadership.leading, 5, "one leads no more")
+        assert one.leadership.status == "waiting"
 
 
 async def test_fenced_work_begins_anew(leases: Faulty) -> None:
