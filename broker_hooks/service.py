@@ -49,6 +49,7 @@ async def running_hooks(
     With `reuse_port` other processes may serve on the same port (SO_REUSEPORT): the kernel spreads the connections.
     Raises `OSError` when the port is taken. A store that is away stops nothing: until it comes all are refused.
     """
+    store.tell_lookups(metrics.mirror.looked)
     async with contextlib.AsyncExitStack() as stack:
         directory = Directory(
             store,

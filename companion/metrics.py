@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from companion.core.model import ChangeOp, Decision, Incident, Reason
+from companion.core.model import ChangeOp, Decision, Incident, Lookup, Reason
 from companion.sharing import Together
 from companion.tallies import SpreadHistogram, TallyCounter
 
@@ -287,9 +287,20 @@ class MirrorMetrics:
             ["collection"],
             registry=registry,
         )
+        lookups = TallyCounter(
+            "companion_mirror_lookups",
+            "Looks for accounts in the mirror; all but a hit ask MongoDB.",
+            ["outcome"],
+            registry,
+        )
+        self.lookups = {one: lookups.series(one.value) for one in Lookup}
         self.drift = Counter(
             "companion_mirror_drift",
             "Copies that differed from what they are copies of, found by a comparison.",
             ["collection", "kind"],
             registry=registry,
         )
+
+    def looked(self, outcome: Lookup) -> None:
+        """Count one look into the mirror."""
+        self.lookups[outcome].count += 1

@@ -191,6 +191,19 @@ class Rebuild(StrEnum):
     ASKED = "asked"
 
 
+class Lookup(StrEnum):
+    """What looking for an account in the mirror came to; all but a hit ask MongoDB.
+
+    RECENT: something about it has just changed. SILENT: the mirror may not be read. AWAY: Redis is.
+    """
+
+    HIT = "hit"
+    MISS = "miss"
+    RECENT = "recent"
+    SILENT = "silent"
+    AWAY = "away"
+
+
 class Drift(StrEnum):
     """How a mirror can differ from what it mirrors."""
 

@@ -7,11 +7,22 @@ passes. Every adapter runs the suites in `tests/contracts/`.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from companion.core.model import Account, Audit, Change, Document, Drift, Incident, Notice, Rebuild, Session
+from companion.core.model import (
+    Account,
+    Audit,
+    Change,
+    Document,
+    Drift,
+    Incident,
+    Lookup,
+    Notice,
+    Rebuild,
+    Session,
+)
 from companion.core.rules import Rule
 from companion.core.runs import Progress, Run, RunState
 from companion.core.stats import Calendar, Counting, Fact, Increments, Stat
@@ -711,6 +722,10 @@ class Store(Protocol):
         None where it can.
         Takes no longer than a second or two, also when nobody answers.
         """
+        ...
+
+    def tell_lookups(self, told: Callable[[Lookup], None]) -> None:
+        """Tell from now on what every look into the mirror came to."""
         ...
 
     @property

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final, Self
 
 import structlog
 
 from companion.background import background
 from companion.core.errors import CompanionError
-from companion.core.ports import Mirror, Observed, Source, Watcher
+from companion.core.model import Lookup
+from companion.core.ports import Mirror, Notices, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.settings import Settings
 from companion.stores import mongo, redis
@@ -37,6 +38,7 @@ from companion.stores.mongo.source import MongoSource
 from companion.stores.mongo.stats import MongoStats
 from companion.stores.mongo.watcher import MongoWatcher
 from companion.stores.mongo.watching import observed_scope, scope_of
+from companion.stores.nearby import HeardNotices, Nearby
 from companion.stores.redis import RedisClient, RedisConfig, open_redis
 from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
@@ -65,8 +67,13 @@ class ProductionStore:
         self._redis = redis_client
         self._settings = settings
         meanings = Meanings(settings.mongo_database, settings.mongo_accounts, settings.mongo_rules)
-        self.notices = JoinedNotices(RedisNotices(redis_client), MongoNotices(mongo_client, meanings).follow)
-        accounts = GatheredAccounts(MongoAccounts(mongo_client), mongo_client, settings.mongo_accounts)
+        mirror = RedisMirror(redis_client)
+        hots = hot_collections(settings.mongo_database, settings.mongo_accounts, settings.mirror_collections)
+        self._nearby = Nearby(mirror, hots) if hots else None
+        self.notices: Notices = JoinedNotices(RedisNotices(redis_client), MongoNotices(mongo_client, meanings).follow)
+        if self._nearby is not None:
+            self.notices = HeardNotices(self.notices, self._nearby)
+        accounts = GatheredAccounts(MongoAccounts(mongo_client), mongo_client, settings.mongo_accounts, self._nearby)
         self.accounts = AnnouncingAccounts(accounts, self.notices)
         rules = GatheredRules(MongoRules(mongo_client), mongo_client, settings.mongo_rules)
         self.rules = AnnouncingRules(rules, self.notices)
@@ -79,9 +86,7 @@ class ProductionStore:
         counting = settings.counting() if settings.observer else None
         self.inbox = RedisInbox(redis_client, counting, settings.observer_facts)
         self.checkpoints = RedisCheckpoints(redis_client)
-        mirror = RedisMirror(redis_client)
         self.mirror: Mirror | None = mirror
-        hots = hot_collections(settings.mongo_database, settings.mongo_accounts, settings.mirror_collections)
         self.watcher: Watcher | None = MongoWatcher(mongo_client, mirror, hots) if hots else None
         self.statistics = BufferedStatistics(
             RedisTally(redis_client), MongoStats(mongo_client, settings.stats_collection)
@@ -124,6 +129,11 @@ class ProductionStore:
         if counting.decisions:
             found.append(decisions(self._mongo))
         return found
+
+    def tell_lookups(self, told: Callable[[Lookup], None]) -> None:
+        """Tell from now on what every look into the mirror came to."""
+        if self._nearby is not None:
+            self._nearby.told = told
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Ask both whether they can serve."""

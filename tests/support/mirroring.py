@@ -137,13 +137,12 @@ class Mirrored:
         return {kind: count for kind, count in found.items() if count}
 
 
-def sources_of(own: str) -> Sequence[AccountSource]:
-    """Return the platform's users and clients in databases of one test."""
-    tables = (
+def tables_of(own: str) -> Sequence[Mapping[str, str]]:
+    """Return the settings for the platform's users and clients in databases of one test."""
+    return [
         {"like": "users", "collection": f"{own}-identity.users"},
         {"like": "clients", "collection": f"{own}-domain.clients"},
-    )
-    return [AccountSource.model_validate(table) for table in tables]
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -156,7 +155,7 @@ async def mirrored(url: str, timeout: float = 5.0) -> AsyncIterator[Mirrored]:  
         redis.opened(server.url, own) as ports,
         AsyncMongoClient[Document](url) as db,
     ):
-        yield Mirrored(client, db, ports.mirror, sources_of(own), own)
+        yield Mirrored(client, db, ports.mirror, [AccountSource.model_validate(table) for table in tables_of(own)], own)
         for name in await db.list_database_names():
             if name.startswith(own):
                 await db.drop_database(name)

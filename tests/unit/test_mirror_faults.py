@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from companion.stores.mongo.following import Following
 from companion.stores.mongo.mirror_place import COLLECTION
 from tests.support.eventually import eventually
 from tests.support.mirroring import Mirrored, mirrored
-from tests.support.mongo import MongoServer, mongo_server
+from tests.support.mongo import shared_url
 
 Called = Callable[[str], None]
 
@@ -42,11 +41,10 @@ class Steps:
         return call
 
 
-@pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoServer]:
+@pytest.fixture(autouse=True)
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often how far we have come."""
     monkeypatch.setattr(following, "_BEAT_SECONDS", 0.03)
-    async with mongo_server(tmp_path) as running:
-        yield running
 
 
 async def life(house: Mirrored, told: Called) -> None:
@@ -94,7 +92,7 @@ async def settle(house: Mirrored, told: Called) -> None:
             await task
 
 
-async def test_a_death_between_any_two_steps(server: MongoServer) -> None:
+async def test_a_death_between_any_two_steps() -> None:
     """Whatever it had just done or was about to do; what was changed meanwhile is in the mirror as well."""
     steps: list[str] = []
 
@@ -105,7 +103,7 @@ async def test_a_death_between_any_two_steps(server: MongoServer) -> None:
                 raise Died
 
         count: list[str] = []
-        async with mirrored(server.url) as house:
+        async with mirrored(shared_url()) as house:
             await house.users.insert_many([{"_id": f"{n}", "username": f"u{n}", "password": "x"} for n in range(8)])
             if fatal is None:
                 await settle(house, told)

@@ -18,7 +18,7 @@ from companion.stores.mongo import following
 from companion.stores.mongo.hot import document_in
 from tests.support.eventually import eventually
 from tests.support.mirroring import Mirrored, mirrored
-from tests.support.mongo import MongoServer, mongo_server
+from tests.support.mongo import MongoServer, mongo_server, shared_url
 from tests.support.waiting import wait_until
 
 FAULT = "companionFault"
@@ -38,7 +38,14 @@ async def server(tmp_path: Path) -> AsyncIterator[MongoServer]:
 
 
 @pytest.fixture
-async def house(server: MongoServer) -> AsyncIterator[Mirrored]:
+async def house() -> AsyncIterator[Mirrored]:
+    async with mirrored(shared_url()) as found:
+        yield found
+
+
+@pytest.fixture
+async def apart(server: MongoServer) -> AsyncIterator[Mirrored]:
+    """Have a server for oneself, whose history may be lost."""
     async with mirrored(server.url) as found:
         yield found
 
@@ -134,22 +141,22 @@ async def test_only_one_follows(house: Mirrored) -> None:
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-async def test_a_lost_history(house: Mirrored, *, stopped: bool) -> None:
+async def test_a_lost_history(apart: Mirrored, *, stopped: bool) -> None:
     """Everything is copied anew, also when it was lost while nobody followed; until then nothing is read."""
-    ids = await fill(house)
+    ids = await fill(apart)
     if stopped:
-        async with house.following():
+        async with apart.following():
             pass
-        await house.users.delete_one({"_id": ids[0]})
-        await house.db.admin.command({FAULT: "forget"})
-        await house.users.insert_one({"username": "later"})
-    async with house.following():
+        await apart.users.delete_one({"_id": ids[0]})
+        await apart.db.admin.command({FAULT: "forget"})
+        await apart.users.insert_one({"username": "later"})
+    async with apart.following():
         if not stopped:
-            await house.db.admin.command({FAULT: "error", "code": 286, "name": "ChangeStreamHistoryLost"})
-            await wait_until(lambda: (house.hot_users.collection, Rebuild.HISTORY_LOST) in house.heard.rebuilds, 20)
-            await house.settled()
-        assert await house.wrong() == {}
-    assert (house.hot_users.collection, Rebuild.HISTORY_LOST) in house.heard.rebuilds
+            await apart.db.admin.command({FAULT: "error", "code": 286, "name": "ChangeStreamHistoryLost"})
+            await wait_until(lambda: (apart.hot_users.collection, Rebuild.HISTORY_LOST) in apart.heard.rebuilds, 20)
+            await apart.settled()
+        assert await apart.wrong() == {}
+    assert (apart.hot_users.collection, Rebuild.HISTORY_LOST) in apart.heard.rebuilds
 
 
 async def test_a_collection_that_is_dropped(house: Mirrored) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from companion.core.errors import CompanionError
+from companion.core.model import Lookup
 from companion.core.ports import Mirror, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.stores.counters import LocalCounters
@@ -67,6 +68,9 @@ class EmbeddedStore:
     def observed(self, counting: Counting) -> Sequence[Observed]:
         """Return the inbox, to be counted, and the audit records where decisions are."""
         return observed(self._database, counting)
+
+    def tell_lookups(self, told: Callable[[Lookup], None]) -> None:
+        """There is no mirror to look into."""
 
     async def troubles(self) -> Mapping[str, str | None]:
         """Tell whether the file can be read."""

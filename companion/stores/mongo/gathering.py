@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from companion.account_sources import AccountSource, RuleSource
-from companion.core.model import Account
+from companion.core.model import Account, Lookup
 from companion.core.ports import Accounts, Rules
 from companion.core.rules import Rule, subject_of_account, subject_of_grants
+from companion.stores.mongo.accounts import COLLECTION, account_in
 from companion.stores.mongo.client import MongoClient
 from companion.stores.mongo.foreign_rules import rules_of_emqx, rules_of_grant
 from companion.stores.mongo.mapping import ID, Document, account_of, nobody, query_of, rank_of
@@ -26,6 +28,16 @@ _COMMON_ACCS: Final = [1, 2, 3, 4]
 _LONG_SECONDS: Final = 10.0
 
 
+class Near(Protocol):
+    """Documents of accounts that are nearer than MongoDB."""
+
+    told: Callable[[Lookup], None]
+
+    async def find(self, username: str) -> Mapping[str, Sequence[Document]] | None:
+        """Return those with this name, for every collection of which they are known; None when MongoDB is to be asked."""
+        ...
+
+
 class GatheredAccounts:
     """The port `Accounts`: our own are looked for first and are the only ones that are written or listed.
 
@@ -33,17 +45,41 @@ class GatheredAccounts:
     not get what was meant for somebody else.
     """
 
-    def __init__(self, own: Accounts, client: MongoClient, sources: Sequence[AccountSource]) -> None:
+    def __init__(
+        self,
+        own: Accounts,
+        client: MongoClient,
+        sources: Sequence[AccountSource],
+        near: Near | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._own = own
         self._client = client
         self._sources = tuple(sources)
+        self._near = near
+        self._clock = clock
 
     async def get(self, username: str) -> Account | None:
-        """Return the account of this user name, or None."""
-        own = await self._own.get(username)
+        """Return the account of this user name, or None. Only whoever may be used is taken from what is near."""
+        near = await self._near.find(username) if self._near is not None else None
+        if self._near is not None and near is not None:
+            account = await self._look(username, near)
+            if account is not None and self._is_usable(account):
+                self._near.told(Lookup.HIT)
+                return account
+            self._near.told(Lookup.MISS)
+        return await self._look(username, {})
+
+    def _is_usable(self, account: Account) -> bool:
+        return not account.disabled and (account.expires_at is None or account.expires_at > self._clock())
+
+    async def _look(self, username: str, near: Mapping[str, Sequence[Document]]) -> Account | None:
+        """Return the account; where `near` has documents of a collection, also none, MongoDB is not asked."""
+        ours = near.get(f"{self._client.database.name}.{COLLECTION}")
+        own = await self._own.get(username) if ours is None else next(map(account_in, ours), None)
         if own is not None:
             return own
-        found = await asyncio.gather(*(self._documents(source, username) for source in self._sources))
+        found = await asyncio.gather(*(self._documents(source, username, near) for source in self._sources))
         candidates = sorted(
             (
                 (rank_of(source, document, username), index, document)
@@ -62,7 +98,11 @@ class GatheredAccounts:
             return nobody(source, username)
         return account_of(source, document, username, await self._common_acls(source))
 
-    async def _documents(self, source: AccountSource, username: str) -> Sequence[Document]:
+    async def _documents(
+        self, source: AccountSource, username: str, near: Mapping[str, Sequence[Document]]
+    ) -> Sequence[Document]:
+        if source.collection in near:
+            return near[source.collection]
         shown = dict.fromkeys(sorted({*source.fields, ID}), 1)
         collection = self._collection(source.collection)
         return await self._client.call(
