@@ -29,6 +29,7 @@ class MongoAccounts:
     def __init__(self, client: MongoClient) -> None:
         self._client = client
         self._accounts = client.database[COLLECTION]
+        self._kept_apart = False
 
     async def get(self, username: str) -> Account | None:
         """Return the account of this user name, or None."""
@@ -44,6 +45,7 @@ class MongoAccounts:
                 raise _exists(name)
             seen.add(name)
         documents = [_document(account) for account in accounts]
+        await self._keep_apart()
         try:
             if len(documents) == 1:
                 await self._client.call(lambda: self._accounts.insert_one(documents[0]))
@@ -51,6 +53,19 @@ class MongoAccounts:
                 await self._client.call(lambda: self._insert_together(documents), _BATCH_SECONDS)
         except (DuplicateKeyError, _Exists):
             raise _exists(await self._known(names)) from None
+
+    async def _keep_apart(self) -> None:
+        """Have the index that refuses a name twice: whoever adds first may come before the start has made it."""
+
+        async def make() -> None:
+            existing = await (await self._accounts.list_indexes()).to_list()
+            # Where it is there, nobody needs the right to make one.
+            if not any(one.get("unique") and tuple(one["key"].items()) == _NAME for one in existing):
+                await self._accounts.create_index(list(_NAME), unique=True)
+
+        if not self._kept_apart:
+            await self._client.call(make, _BATCH_SECONDS)
+            self._kept_apart = True
 
     async def _insert_together(self, documents: Sequence[Mapping[str, Any]]) -> None:
         async with self._client.driver.start_session() as session:
@@ -95,6 +110,7 @@ class MongoAccounts:
 
 
 _DUPLICATE: Final = 11000
+_NAME: Final = (("username", 1),)
 
 
 class _Exists(Exception):
