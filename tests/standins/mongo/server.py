@@ -50,6 +50,11 @@ def _session(command: dict[str, Any]) -> bytes:
     return bytes(command["lsid"]["id"]) if "lsid" in command else b""
 
 
+def _may_have_written(command: dict[str, Any]) -> bool:
+    """Tell whether something is changed now; inside of a transaction nothing is, and the engine lets nobody look."""
+    return bool(_WRITES & command.keys()) and ("autocommit" not in command or bool(_ENDS & command.keys()))
+
+
 class Engine(SQLiteEngine):  # type: ignore[misc] # as below
     """Does not read a whole collection for every document that is inserted.
 
@@ -131,7 +136,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 return await super()._dispatch_wire_request(header, payload, connection=connection)
             finally:
                 # Before the answer is sent: what was acknowledged is in the log.
-                await self._record(writes=bool(_WRITES & command.keys()))
+                await self._record(catching_up=_may_have_written(command))
 
     async def start(self) -> Any:
         """Serve, after the log has caught up with what a killed process did."""
@@ -141,8 +146,8 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             await self._catch_up()
         return address
 
-    async def _record(self, *, writes: bool) -> None:
-        """Write down what the engine says it has changed."""
+    async def _record(self, *, catching_up: bool) -> None:
+        """Write down what the engine says it has changed, and what it does not say."""
         while (event := await self._news.try_next()) is not None:
             if event["operationType"] == "invalidate":
                 # The engine's word for a dropped collection. It ends the engine's stream; our clients' end by their own scope.
@@ -160,7 +165,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 event.get("documentKey"),
                 event.get("fullDocument"),
             )
-        if self._swallows and writes:
+        if self._swallows and catching_up:
             await self._catch_up()
 
     async def _catch_up(self) -> None:
