@@ -74,17 +74,16 @@ class Flow:
 
         await wait_until(reached, PATIENCE, f"{goal:g} changes are settled")
 
-    async def pile_up(self) -> None:
-        """Return when many changes wait; somebody has to see to it that none is settled meanwhile."""
-        await wait_until(lambda: self.taken - self.settled >= self._lead / 2, PATIENCE, "changes wait")
-
     async def rest(self) -> None:
-        """Return when changes wait and nothing moves any more, as it is before a broker that stands still."""
+        """Return when nothing moves any more and changes wait, as it is before a broker that stands still; or all are taken."""
         before = None
         async with asyncio.timeout(PATIENCE):
-            while (now := (self.taken, self.settled)) != before or self.taken - self.settled < self._lead / 2:
+            while (now := (self.taken, self.settled)) != before or not self._enough_waits():
                 before = now
                 await asyncio.sleep(_REST_SECONDS)
+
+    def _enough_waits(self) -> bool:
+        return self.taken - self.settled >= self._lead / 2 or self.taken == self.planned
 
     async def end(self) -> None:
         """Return when everything is taken and settled."""

@@ -80,32 +80,34 @@ class House:
         return self._servers
 
     async def reach(self, share: float) -> None:
-        """Return when this share of the changes is settled, and others wait; for a share of 1, when all are.
-
-        A publisher of the production profile is quicker than the stand-in for MongoDB: for every other fault a broker that stands
-        still for a moment makes changes wait.
-        """
+        """Return when this share of the changes is settled, and others wait; for a share of 1, when all are."""
         await self.flow.reach(share)
-        if self._servers is not None and share < 1 and len(self.hits) % 2 == 0:
-            self.broker.freeze()
-            await self.flow.pile_up()
-            self.broker.thaw()
 
     # Faults.
 
-    def hit(self, fault: str) -> None:
-        """Note that a fault begins now."""
+    async def hit(self, fault: str) -> None:
+        """Note that a fault begins now.
+
+        A publisher of the production profile is quicker than the stand-in for MongoDB: at every other fault a broker that stands
+        still until then makes changes wait.
+        """
+        dammed = self._servers is not None and len(self.hits) % 2 == 0
+        if dammed:
+            self.broker.freeze()
+            await self.flow.rest()
         self.hits.append(Hit(fault, int(time.time() * 1000), self.flow.taken))
+        if dammed:
+            self.broker.thaw()
 
     async def kill_service(self) -> None:
         """Kill the service with `kill -9` and start it again."""
-        self.hit("service killed")
+        await self.hit("service killed")
         await self.service.kill()
         await self.service.start()
 
     async def terminate_service(self) -> None:
         """End the service with SIGTERM and start it again."""
-        self.hit("service terminated")
+        await self.hit("service terminated")
         await self.end_service()
         await self.service.start()
 
@@ -117,14 +119,14 @@ class House:
 
     async def freeze_service(self, seconds: float) -> None:
         """Freeze the service for a while; the posters get no answer meanwhile."""
-        self.hit("service frozen")
+        await self.hit("service frozen")
         self.service.freeze()
         await asyncio.sleep(seconds)
         self.service.thaw()
 
     async def restart_broker(self, seconds: float = 0.0) -> None:
         """Stop the broker cleanly and start it after a while; it saves its sessions and queues."""
-        self.hit("broker stopped")
+        await self.hit("broker stopped")
         await self.broker.stop()
         await asyncio.sleep(seconds)
         await self.broker.start()
@@ -134,7 +136,7 @@ class House:
 
         So every acknowledgement of the killed one is noted with a time before the start of the next.
         """
-        self.hit("broker killed")
+        await self.hit("broker killed")
         await self.broker.kill()
         await self.service.noticed_the_end()
         await asyncio.sleep(seconds)
@@ -142,7 +144,7 @@ class House:
 
     async def freeze_broker(self, seconds: float) -> int:
         """Freeze the broker for a while; return how many messages waited for their acknowledgement at the end of it."""
-        self.hit("broker frozen")
+        await self.hit("broker frozen")
         self.broker.freeze()
         await asyncio.sleep(seconds)
         waiting = await self.service.metric("companion_messages_in_flight")
@@ -159,7 +161,7 @@ class House:
 
     async def kill_service_without_broker(self) -> None:
         """Kill the service while the broker is down; the service is back first."""
-        self.hit("broker stopped, service killed")
+        await self.hit("broker stopped, service killed")
         await self.broker.stop()
         await self.service.kill()
         await self.service.start()
@@ -167,7 +169,7 @@ class House:
 
     async def terminate_service_unanswered(self) -> None:
         """End the service with SIGTERM while the broker is frozen: it gives up after its deadline, and repeats in its next life."""
-        self.hit("broker frozen, service terminated")
+        await self.hit("broker frozen, service terminated")
         self.broker.freeze()
         await self.end_service()
         self.broker.thaw()

@@ -18,7 +18,7 @@ def _server(run: House, store: Store) -> RedisServer | MongoServer:
 
 async def kill_store(run: House, store: Store, seconds: float = 0.0) -> None:
     """Kill a store with `kill -9` and start it after a while on the same data."""
-    run.hit(f"{store} killed")
+    await run.hit(f"{store} killed")
     server = _server(run, store)
     await asyncio.to_thread(server.kill)
     await asyncio.sleep(seconds)
@@ -27,7 +27,7 @@ async def kill_store(run: House, store: Store, seconds: float = 0.0) -> None:
 
 async def freeze_store(run: House, store: Store, seconds: float) -> None:
     """Freeze a store for a while: its connections stay open, nobody answers."""
-    run.hit(f"{store} frozen")
+    await run.hit(f"{store} frozen")
     server = _server(run, store)
     server.freeze()
     await asyncio.sleep(seconds)
@@ -36,7 +36,7 @@ async def freeze_store(run: House, store: Store, seconds: float) -> None:
 
 async def kill_service_without(run: House, store: Store) -> None:
     """Kill the service while a store is away; the service is back first."""
-    run.hit(f"{store} killed, service killed")
+    await run.hit(f"{store} killed, service killed")
     server = _server(run, store)
     await asyncio.to_thread(server.kill)
     await run.service.kill()

@@ -76,7 +76,7 @@ async def test_a_service_told_to_end(profile: Profile, tmp_path: Path, note: Not
     async with house(tmp_path, plan(CHANGES[profile]), profile=profile, publisher_lease=LONG) as run:
         for share in (0.1, 0.35, 0.6):
             await run.reach(share)
-            run.hit("service terminated")
+            await run.hit("service terminated")
             await run.end_service()
             for mark in await run.books.marks():
                 assert mark.checkpoint == mark.last_settled, mark
