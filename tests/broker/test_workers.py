@@ -192,9 +192,10 @@ async def test_a_frozen_worker_is_named(tmp_path: Path) -> None:
         first, second = service.workers()
 
         async def silent(count: int) -> tuple[int, dict[str, Any]] | None:
+            # The roles are asked before the workers: one that falls silent in between is in the next answer.
             status, body = await service.readiness()
             found = [problem for problem in body["workers"].values() if problem.startswith("silent for")]
-            return (status, body) if len(found) == count else None
+            return (status, body) if len(found) == count and (count == 1 or status != 200) else None
 
         os.kill(first, signal.SIGSTOP)
         status, body = await eventually(lambda: silent(1), 15, what="the first is missed")
