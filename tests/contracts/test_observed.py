@@ -72,7 +72,6 @@ async def stream(folder: Path) -> AsyncIterator[Place]:
             await devices.insert_one({"_id": name, "owner": name})
 
         yield Place(lambda: entities(client, scope, COUNTING), happens)
-        await client.driver.drop_database(f"{name}-thing")
 
 
 async def decided(store: Any, name: str) -> None:

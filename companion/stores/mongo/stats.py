@@ -47,7 +47,7 @@ class MongoStats:
         """Add in one transaction, and note the number and the positions there; False when this flush was made already."""
         writes = [write for bucket, values in buckets(added).items() for write in _writes(bucket, values)]
 
-        async def flush(session: AsyncClientSession) -> None:
+        async def flush(session: AsyncClientSession | None = None) -> None:
             # Where this number or a higher one stands, nothing is found, and the insert meets the one that stands there.
             await self._state.update_one(
                 {"_id": _STATE, "flush": {"$lt": number}},
@@ -59,6 +59,10 @@ class MongoStats:
                 await self._stats.bulk_write(writes, session=session)
 
         async def transaction() -> None:
+            if not writes:
+                # One document needs no transaction.
+                await flush()
+                return
             async with self._client.driver.start_session() as session:
                 await session.with_transaction(flush)
 

@@ -136,7 +136,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 return await super()._dispatch_wire_request(header, payload, connection=connection)
             finally:
                 # Before the answer is sent: what was acknowledged is in the log.
-                await self._record(catching_up=_may_have_written(command))
+                await self._record(command)
 
     async def start(self) -> Any:
         """Serve, after the log has caught up with what a killed process did."""
@@ -146,7 +146,7 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             await self._catch_up()
         return address
 
-    async def _record(self, *, catching_up: bool) -> None:
+    async def _record(self, command: dict[str, Any]) -> None:
         """Write down what the engine says it has changed, and what it does not say."""
         while (event := await self._news.try_next()) is not None:
             if event["operationType"] == "invalidate":
@@ -165,18 +165,26 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
                 event.get("documentKey"),
                 event.get("fullDocument"),
             )
-        if self._swallows and catching_up:
-            await self._catch_up()
+        if self._swallows and _may_have_written(command):
+            # What was written is in the collection that the command names; a transaction may have written anywhere.
+            name = next(iter(command))
+            await self._catch_up(None if name in _ENDS else (command["$db"], command[name]))
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, only: tuple[str, str] | None = None) -> None:
         for db in await self._client.list_database_names():
+            if only is not None and db != only[0]:
+                continue
             for collection in await self._client[db].list_collection_names():
+                if only is not None and collection != only[1]:
+                    continue
                 async for document in self._client[db][collection].find({}):
                     key = {"_id": document["_id"]}
                     before = self._log.current(db, collection, key)
                     if before != document:
                         self._log.write("insert" if before is None else "update", db, collection, key, document)
         for db, collection, key in list(self._log.seen()):
+            if only is not None and (db, collection) != only:
+                continue
             if await self._client[db][collection].find_one(key) is None:
                 self._log.write("delete", db, collection, key, None)
 
