@@ -147,7 +147,7 @@ def tables_of(own: str) -> Sequence[Mapping[str, str]]:
 
 @contextlib.asynccontextmanager
 async def mirrored(url: str, timeout: float = 5.0) -> AsyncIterator[Mirrored]:  # noqa: ASYNC109 - the setting
-    """Open databases of one test's own at this address, and a mirror of them in the Redis of the whole run."""
+    """Open databases of one test's own at this address, which stay, and a mirror of them in the Redis of the whole run."""
     own = f"test-{secrets.token_hex(4)}"
     server = redis.shared_server(redis.debian_redis())
     async with (
@@ -156,6 +156,3 @@ async def mirrored(url: str, timeout: float = 5.0) -> AsyncIterator[Mirrored]:  
         AsyncMongoClient[Document](url) as db,
     ):
         yield Mirrored(client, db, ports.mirror, [AccountSource.model_validate(table) for table in tables_of(own)], own)
-        for name in await db.list_database_names():
-            if name.startswith(own):
-                await db.drop_database(name)

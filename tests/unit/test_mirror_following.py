@@ -159,16 +159,16 @@ async def test_a_lost_history(apart: Mirrored, *, stopped: bool) -> None:
     assert (apart.hot_users.collection, Rebuild.HISTORY_LOST) in apart.heard.rebuilds
 
 
-async def test_a_collection_that_is_dropped(house: Mirrored) -> None:
+async def test_a_collection_that_is_dropped(apart: Mirrored) -> None:
     """Nobody of it is left in the mirror, and whoever comes then is."""
-    await fill(house)
-    async with house.following():
-        await house.users.drop()
-        await house.users.insert_one({"username": "new", "password": "x"})
-        await wait_until(lambda: (house.hot_users.collection, Rebuild.DROPPED) in house.heard.rebuilds, 20)
-        await house.settled()
-        assert await house.wrong() == {}
-        assert len(await house.find(house.hot_users, "new") or ()) == 1
+    await fill(apart)
+    async with apart.following():
+        await apart.users.drop()
+        await apart.users.insert_one({"username": "new", "password": "x"})
+        await wait_until(lambda: (apart.hot_users.collection, Rebuild.DROPPED) in apart.heard.rebuilds, 20)
+        await apart.settled()
+        assert await apart.wrong() == {}
+        assert len(await apart.find(apart.hot_users, "new") or ()) == 1
 
 
 async def test_a_redis_that_forgets(house: Mirrored) -> None:

@@ -67,8 +67,8 @@ class Oplog:
     def last(self) -> tuple[int, int]:
         """The second and the number of the newest entry, also if it is forgotten."""
         row = self._rows.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
-        newest = self._rows.execute("SELECT max(seconds) FROM entries").fetchone()
-        return max(int(time.time()), newest[0] or 0), row[0] if row else 0
+        newest = self._rows.execute("SELECT seconds FROM entries ORDER BY number DESC LIMIT 1").fetchone()
+        return max(int(time.time()), newest[0] if newest else 0), row[0] if row else 0
 
     @property
     def first(self) -> int:
