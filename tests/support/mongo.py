@@ -135,21 +135,49 @@ async def mongo_server(folder: Path) -> AsyncIterator[MongoServer]:
             server.kill()
 
 
-_shared: list[MongoServer] = []
+class _Shared:
+    """The MongoDB of the whole run: every test has databases of its own, and after so many tests there is a new server.
+
+    The stand-in grows slower with every database that it has; what is there no test looks at again.
+    """
+
+    def __init__(self) -> None:
+        self._servers: list[MongoServer] = []
+        self._tests = 0
+        self._test = ""
+
+    def url(self) -> str:
+        # A test that asks several times gets the same.
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+        if test != self._test:
+            self._test, self._tests = test, self._tests + 1
+        if not self._servers or self._tests > _TESTS_A_SERVER:
+            self._tests = 0
+            self._start()
+        return self._servers[-1].url
+
+    def _start(self) -> None:
+        while self._servers:
+            self._servers.pop().kill()
+        folder = Path(tempfile.mkdtemp(prefix="companion-mongo-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        server = MongoServer(folder)
+        server.start()
+        self._servers.append(server)
+
+    def end(self) -> None:
+        while self._servers:
+            self._servers.pop().kill()
+
+
+_TESTS_A_SERVER: Final = 40
+_shared = _Shared()
+atexit.register(_shared.end)
 
 
 def shared_url() -> str:
-    """Return the address of the one MongoDB of the whole run; every test has a database of its own."""
-    if URL:
-        return URL
-    if not _shared:
-        folder = Path(tempfile.mkdtemp(prefix="companion-mongo-"))
-        server = MongoServer(folder)
-        server.start()
-        _shared.append(server)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        atexit.register(server.kill)
-    return _shared[0].url
+    """Return the address of the MongoDB of the whole run; every test has a database of its own."""
+    return URL or _shared.url()
 
 
 @dataclass(frozen=True, slots=True)
