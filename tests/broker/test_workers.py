@@ -99,6 +99,13 @@ async def spawn(folder: Path, *options: str, hooks_port: int = 0) -> Process:
     return await asyncio.create_subprocess_exec(command, "serve", *options, stderr=PIPE, env=environ)
 
 
+def first_entry(line: bytes) -> dict[str, Any]:
+    """Return the log entry at the beginning of a line: of several processes that write at once, two can be on one."""
+    assert line, "the service ended"
+    entry: dict[str, Any] = json.JSONDecoder().raw_decode(line.decode())[0]
+    return entry
+
+
 @contextlib.asynccontextmanager
 async def serving(folder: Path, role: str = "hooks") -> AsyncIterator[Service]:
     """Run two workers until the block ends; then nothing may be left of them."""
@@ -107,7 +114,7 @@ async def serving(folder: Path, role: str = "hooks") -> AsyncIterator[Service]:
     workers: Sequence[int] = ()
     try:
         async with asyncio.timeout(60):
-            while (entry := json.loads(await process.stderr.readline()))["event"] != "started":
+            while (entry := first_entry(await process.stderr.readline()))["event"] != "started":
                 pass
         service = Service(process, entry["hooks_port"], entry["ops_port"])
         yield service
