@@ -1,0 +1,47 @@
+"""Ports: what the services need of a store, as Protocols that list only the calls in use.
+
+Every call may raise `Transient` (the store is away; try again) or `Permanent` (it will never work); no driver's own error
+passes. Every adapter runs the suites in `tests/contracts/`.
+"""
+
+from companion.core.ports.audits import Audits
+from companion.core.ports.changes import Checkpoints, Inbox, Item, Received, Source, Taken
+from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watcher
+from companion.core.ports.documents import Documents, Removed, Selection, Stored
+from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
+from companion.core.ports.leases import Held, Lease, Leases
+from companion.core.ports.runs import Runs
+from companion.core.ports.statistics import Observed, Seen, Statistics
+from companion.core.ports.store import Store
+
+__all__ = [
+    "Accounts",
+    "Audits",
+    "Checkpoints",
+    "Compared",
+    "Copy",
+    "Counters",
+    "Documents",
+    "Held",
+    "Inbox",
+    "Item",
+    "Lease",
+    "Leases",
+    "Mirror",
+    "Notices",
+    "Observed",
+    "Onlooker",
+    "Received",
+    "Removed",
+    "Rules",
+    "Runs",
+    "Seen",
+    "Selection",
+    "Sessions",
+    "Source",
+    "Statistics",
+    "Store",
+    "Stored",
+    "Taken",
+    "Watcher",
+]

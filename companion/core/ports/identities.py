@@ -1,0 +1,98 @@
+"""Who connects, what they may, and word of what changed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from companion.core.model import Account, Notice, Session
+from companion.core.rules import Rule
+
+
+class Accounts(Protocol):
+    """People, devices and services that connect with a user name and a password."""
+
+    async def get(self, username: str) -> Account | None:
+        """Return the account, also a disabled or expired one; None when there is none."""
+        ...
+
+    async def add(self, accounts: Sequence[Account]) -> None:
+        """Add all of them or none. Raises `Invalid` naming the first user name that exists already."""
+        ...
+
+    async def set_password(self, username: str, password_hash: str) -> bool:
+        """Replace the hash; False when there is no such account."""
+        ...
+
+    async def set_disabled(self, username: str, *, disabled: bool) -> bool:
+        """Disable or enable; False when there is no such account."""
+        ...
+
+    async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
+        """Return up to `limit` accounts in the order of their user names, those behind `after`."""
+        ...
+
+
+class Rules(Protocol):
+    """Stored rules."""
+
+    async def add(self, rule: Rule) -> Rule:
+        """Store the rule and return it with its id. Raises `Invalid` for a rule that cannot be enforced."""
+        ...
+
+    async def remove(self, rule_id: str) -> bool:
+        """Remove; False when there is no such rule."""
+        ...
+
+    async def of(self, subjects: Sequence[str]) -> Sequence[Rule]:
+        """Return the rules of these subjects, oldest first."""
+        ...
+
+    async def list(self) -> Sequence[Rule]:
+        """Return every rule, oldest first."""
+        ...
+
+
+class Sessions(Protocol):
+    """Platform sessions that logged in with an access token, so that any replica can authorize them later."""
+
+    async def put(self, session: Session) -> None:
+        """Store it, in place of an earlier one of the same user name and client id."""
+        ...
+
+    async def get(self, username: str, client_id: str) -> Session | None:
+        """Return the session, also an expired one; None when there is none."""
+        ...
+
+    async def remove(self, username: str, client_id: str) -> None:
+        """Forget it; no error when there is none."""
+        ...
+
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
+        """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many. `dry` only counts them."""
+        ...
+
+
+class Notices(Protocol):
+    """Word of what changed, from whichever process changed it, so that caches let go of it."""
+
+    async def announce(self, notice: Notice) -> None:
+        """Tell every follower, in this process and in others; those who are away for a while get it when they are back."""
+        ...
+
+    def follow(self) -> AsyncIterator[Sequence[Notice]]:
+        """Yield for ever what changed, soon after it did.
+
+        The first item is empty and comes once we are listening: what changes after it is told. A store that is away is waited for
+        inside; when it cannot be shown that nothing was missed, EVERYTHING is told. Telling too much is right, too little is not.
+        Close the iterator (`contextlib.aclosing`) to stop.
+        """
+        ...
+
+
+class Counters(Protocol):
+    """Counts of what happens too often, shared by every process where the store is shared."""
+
+    async def add(self, key: str, seconds: float) -> int:
+        """Count one more and return the count; the first of a count begins a window, with whose end the count is forgotten."""
+        ...

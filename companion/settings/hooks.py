@@ -1,0 +1,105 @@
+"""How the hooks answer, and what is logged of it: settings."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from companion.logs import LogFormat
+from companion.settings.kinds import Group, Port, Seconds, Secrets, split
+
+Algorithm = Literal["HS256", "HS384", "HS512"]
+_KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
+
+
+class HookSettings(Group):
+    """How the hooks answer, and what is logged of it."""
+
+    log_format: LogFormat = Field("auto", description="console, json, or auto: text on a terminal and JSON elsewhere")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_decisions: Literal["all", "refused", "none"] = Field(
+        "refused", description="Which decisions of the hooks become log lines"
+    )
+    log_sample: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="Share of those lines that is written")
+    hooks_host: str = Field("127.0.0.1", description="Address of the hooks")
+    hooks_port: Port = Field(8080, description="Port of the hooks")
+    hooks_keys: Secrets = Field(
+        (), description="Keys that EMQX may present; several for rotation; one is made when none is set"
+    )
+    hooks_deadline: Seconds = Field(3.0, description="Longest time to an answer; below EMQX's request_timeout (5 s)")
+    hooks_max_body: Annotated[int, Field(ge=1024, le=1_048_576)] = Field(
+        65_536, description="Longest body or query of a hook request"
+    )
+    hooks_credentials: Annotated[
+        tuple[Literal["token", "password"], ...], BeforeValidator(split), Field(min_length=1)
+    ] = Field(("token", "password"), description="Credential kinds, in the order in which they are tried")
+    password_workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: os.cpu_count() or 1, description="Threads that check passwords"
+    )
+    password_waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        256, description="Password checks that may wait for a thread"
+    )
+    password_deadline: Seconds = Field(
+        2.0, description="Longest time for a password check, waiting included; below hooks_deadline"
+    )
+    password_cost: Annotated[int, Field(ge=4, le=16)] = Field(
+        10, description="bcrypt cost of new hashes and of unknown users"
+    )
+    password_max_cost: Annotated[int, Field(ge=4, le=20)] = Field(
+        14, description="Costlier hashes are not checked, but refused"
+    )
+    token_secrets: Secrets = Field(
+        (), description="HMAC secrets of platform access tokens; several for rotation; none: no tokens"
+    )
+    token_algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(split), Field(min_length=1)] = Field(
+        ("HS256",), description="Signature algorithms that are accepted"
+    )
+    token_leeway: Annotated[int, Field(ge=0, le=300)] = Field(
+        10, description="Clock difference that `exp` and `nbf` may show"
+    )
+    cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        100_000, description="Entries per cache of the hooks"
+    )
+    cache_seconds: Seconds = Field(60.0, description="Longest life of a cached account, policy or token")
+    cache_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        67_108_864, description="Estimated bytes per cache of the hooks"
+    )
+    cache_stale: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        300.0, description="How long what has expired may still allow while the store is away; 0: not at all"
+    )
+    cache_poll: Seconds = Field(
+        0.25, description="How often the embedded store is asked whether accounts or rules changed"
+    )
+    throttle_failures: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        20, description="Refused logins of one user name from one address before they are refused unseen; 0: no limit"
+    )
+    throttle_seconds: Seconds = Field(
+        60.0, description="Window in which they are counted, and how long they stay refused"
+    )
+
+    @model_validator(mode="after")
+    def _deadlines(self) -> Self:
+        if self.password_deadline >= self.hooks_deadline:
+            raise ValueError(
+                f"password_deadline: less than hooks_deadline ({self.hooks_deadline} s), so that an overload is answered"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _costs(self) -> Self:
+        if self.password_cost > self.password_max_cost:
+            raise ValueError(
+                f"password_cost: at most password_max_cost ({self.password_max_cost}), or no new hash is checked"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _token_secrets(self) -> Self:
+        needed = max(_KEY_BYTES[algorithm] for algorithm in self.token_algorithms)
+        if any(len(secret.get_secret_value().encode()) < needed for secret in self.token_secrets):
+            raise ValueError(
+                f"token_secrets: each has at least {needed} bytes for {', '.join(self.token_algorithms)} (RFC 7518 §3.2)"
+            )
+        return self

@@ -1,0 +1,50 @@
+"""The jobs, and how long they let things live: settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from companion.cleaning import Policy, check_name
+from companion.job_settings import JobSettings
+from companion.settings.kinds import Days, Group, Names, named
+
+
+class JobsSettings(Group):
+    """The jobs, and how long they let things live."""
+
+    retention_changes: Days = Field(7, description="Days that published changes, and so their event ids, are kept")
+    retention_audits: Days = Field(90, description="Days that audit records are kept")
+    retention_audits_count: Annotated[int, Field(ge=1000)] = Field(
+        1_000_000, description="Most audit records that are kept"
+    )
+    retention_runs: Days = Field(90, description="Days that records of runs are kept")
+    retention_runs_count: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        200, description="Newest runs of each job that are kept whatever their age"
+    )
+    jobs_mode: Literal["in-process", "queue", "none"] = Field(
+        "in-process",
+        description="in-process: who ticks runs it; queue: any process takes what waits; none: none are run here",
+    )
+    jobs_serve: Names = Field(("*",), description="Jobs that this process runs; * for all")
+    jobs_concurrency: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="Runs of different jobs at once in this process"
+    )
+    jobs_schedules: Annotated[dict[str, JobSettings], BeforeValidator(named)] = Field(
+        default_factory=dict, description="When jobs run and how often they are tried, in place of their own (tables)"
+    )
+    cleaner_policies: Annotated[dict[str, Policy], BeforeValidator(named)] = Field(
+        default_factory=dict, description="What the cleaner removes beside the platform's, or in place of it (tables)"
+    )
+    cleaner_archive: Path | None = Field(
+        None, description="Folder of the archives; data_dir/archive where none is named; shared by all replicas"
+    )
+
+    @field_validator("cleaner_policies")
+    @classmethod
+    def _names(cls, value: dict[str, Policy]) -> dict[str, Policy]:
+        for name in value:
+            check_name(name)
+        return value
