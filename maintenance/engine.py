@@ -63,6 +63,7 @@ class Engine:
         self._metrics = metrics
         self._holder = holder
         self._now = now
+        self._began = self._milliseconds()
         self._active: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._news = asyncio.Event()
@@ -76,7 +77,8 @@ class Engine:
     async def tick(self, name: str, due_at: int) -> None:
         """Ask for the run of a job that was due at this time (Unix milliseconds), as soon as the store can be asked.
 
-        A tick is skipped while one waits already, and given up when nobody could ask for longer than its grace.
+        A tick is skipped while one waits already, and given up when nobody could ask for longer than its grace. One from before we
+        began was missed only where the job has been run before: a new installation has missed nothing.
         """
         schedule, pause = self._schedules[name], _PAUSE[0]
         while not self._stopping:
@@ -85,6 +87,8 @@ class Engine:
                 log.warning("a tick was given up", job=name, due_at=due_at)
                 return
             try:
+                if due_at < self._began and not await self._store.runs.list(jobs=[name], limit=1):
+                    return
                 waiting = await self._store.runs.list(jobs=[name], states=[RunState.WAITING], limit=10)
                 if any(run.trigger is Trigger.SCHEDULE and run.due_at < due_at for run in waiting):
                     self._metrics.job_skipped.labels(name, "coalesced").inc()

@@ -20,8 +20,9 @@ POLICY = {"audits": {"collection": "mqtt_audits", "time": "at", "days": 30, "mos
 
 @pytest.fixture
 def settings(environ: dict[str, str]) -> dict[str, str]:
-    """Let the cleaner have a policy."""
+    """Let the cleaner have a policy, and run when it is asked only: some test will run at the time of its schedule."""
     environ["COMPANION_CLEANER_POLICIES"] = json.dumps(POLICY)
+    environ["COMPANION_JOBS_SCHEDULES"] = json.dumps({"cleaner": {}})
     return environ
 
 

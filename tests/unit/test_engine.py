@@ -328,11 +328,22 @@ async def test_ticks(house: House) -> None:
         await house.reaches(tick_of("steps", due, 0).id, RunState.DONE)
 
 
+async def test_a_tick_from_before(house: House) -> None:
+    """A tick that nobody saw is made good where the job has been run before; where it is new, it has missed nothing."""
+    due = int(time.time() * 1000) - 1000
+    await house.engine(Steps()).tick("steps", due)
+    assert await house.store.runs.list() == []
+    await house.store.runs.add(request_of(Steps(), {}, due))
+    await house.engine(Steps()).tick("steps", due)
+    assert tick_of("steps", due, 0).id in [run.id for run in await house.store.runs.list()]
+
+
 async def test_who_runs_a_tick(house: House) -> None:
     """In-process, who asked for a tick runs it, another one only when it does not; from a queue anybody takes it."""
     job = Steps()
+    absent = house.engine(job, name="absent")
     due = int(time.time() * 1000)
-    await house.engine(job, name="absent").tick("steps", due)
+    await absent.tick("steps", due)
     async with at_work(house.engine(job, name="two")):
         begun = time.monotonic()
         assert (await house.reaches(tick_of("steps", due, 0).id, RunState.DONE)).holder == "two"
