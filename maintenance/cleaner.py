@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +22,7 @@ import structlog
 
 from companion.cleaning import PLATFORM, Policy
 from companion.core.errors import Invalid, Permanent
-from companion.core.ports import Selection, Stored
+from companion.core.ports import Batch, Selection
 from companion.core.runs import Progress
 from companion.job_settings import JobSettings
 from companion.settings import Settings
@@ -193,10 +192,10 @@ class _Cleaning:
         writing = await asyncio.to_thread(self._folder.begin, self._name, run, fence)
         try:
             async with contextlib.aclosing(self._due(lines=True)) as batches:  # type: ignore[type-var]
-                async for stored in batches:
-                    await asyncio.to_thread(writing.add, stored)
+                async for batch in batches:
+                    await asyncio.to_thread(writing.add, batch)
                     yield None
-                    await self._wait(len(stored))
+                    await self._wait(batch.count)
             if writing.count:
                 yield await asyncio.to_thread(
                     lambda: writing.finish(
@@ -212,57 +211,58 @@ class _Cleaning:
             writing.abandon()
 
     async def _remove_archived(self, manifest: Manifest) -> AsyncIterator[Progress]:
-        lines = self._folder.lines(manifest, self._place.removed)
+        lines = self._folder.lines(manifest, self._policy.batch, self._place.removed)
 
-        def read() -> asyncio.Task[Sequence[Stored]]:
-            return asyncio.ensure_future(asyncio.to_thread(self._some, manifest.collection, lines))
+        def read() -> asyncio.Task[Batch | None]:
+            return asyncio.ensure_future(asyncio.to_thread(self._next, manifest.collection, lines))
 
         reading = read()
         try:
-            while stored := await reading:
+            while (batch := await reading) is not None:
                 # While these are removed the next ones are read.
                 reading = read()
-                await self._remove(stored, archived=True)
+                await self._remove(batch, archived=True)
                 yield self._progress()
-                await self._wait(len(stored))
+                await self._wait(batch.count)
         finally:
             await asyncio.gather(reading, return_exceptions=True)
 
-    def _some(self, collection: str, lines: Iterator[bytes]) -> Sequence[Stored]:
-        return self._documents.read(collection, list(itertools.islice(lines, self._policy.batch)))
+    def _next(self, collection: str, lines: Iterator[bytes]) -> Batch | None:
+        some = next(lines, None)
+        return None if some is None else self._documents.read(collection, some)
 
     async def _only_remove(self) -> AsyncIterator[Progress]:
         async with contextlib.aclosing(self._due(lines=False)) as batches:  # type: ignore[type-var]
-            async for stored in batches:
-                await self._remove(stored, archived=False)
+            async for batch in batches:
+                await self._remove(batch, archived=False)
                 yield self._progress()
-                await self._wait(len(stored))
+                await self._wait(batch.count)
 
-    async def _due(self, *, lines: bool) -> AsyncIterator[Sequence[Stored]]:
+    async def _due(self, *, lines: bool) -> AsyncIterator[Batch]:
         """Yield what is due, a batch at a time, until the time is used up; while one is worked on the next is read."""
 
-        def read(after: str) -> asyncio.Task[Sequence[Stored]]:
+        def read(after: str) -> asyncio.Task[Batch | None]:
             return asyncio.ensure_future(
                 self._documents.due(self._policy.collection, self._selection, after, self._policy.batch, lines=lines)
             )
 
         reading = read("")
         try:
-            while not self._pace.over and (stored := await reading):
-                reading = read(stored[-1].id)
-                yield stored
+            while not self._pace.over and (batch := await reading) is not None:
+                reading = read(batch.last)
+                yield batch
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _remove(self, stored: Sequence[Stored], *, archived: bool) -> None:
+    async def _remove(self, batch: Batch, *, archived: bool) -> None:
         removed = await self._documents.remove(
-            self._policy.collection, self._selection, stored, self._work.term.lease, unchanged=archived
+            self._policy.collection, self._selection, batch, self._work.term.lease, unchanged=archived
         )
-        self._place = replace(self._place, removed=self._place.removed + len(stored))
-        self._done += len(stored)
+        self._place = replace(self._place, removed=self._place.removed + batch.count)
+        self._done += batch.count
         # What is gone already was removed by an earlier life, which did not come to note it.
-        self._counts[f"{self._name} removed"] += len(stored) - removed.changed if archived else removed.count
+        self._counts[f"{self._name} removed"] += batch.count - removed.changed if archived else removed.count
         self._counts[f"{self._name} changed meanwhile"] += removed.changed
 
     async def _wait(self, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -83,9 +82,9 @@ def restore(name: Name, folder: In = None) -> None:
     where.verify(manifest)
 
     async def put_back(store: Store) -> int:
-        lines, restored = where.lines(manifest), 0
-        while batch := list(itertools.islice(lines, _BATCH)):
-            restored += await store.documents.restore(manifest.collection, batch)
+        restored = 0
+        for lines in where.lines(manifest, _BATCH):
+            restored += await store.documents.restore(manifest.collection, lines.splitlines())
         return restored
 
     restored = with_store(put_back)

@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 import zstandard
 
 from companion.core.errors import Invalid, Permanent, Transient
-from companion.core.ports import Stored
+from companion.core.ports import Batch
 from maintenance.archive.manifest import Manifest, file_of, read_manifest
 
 _LEVEL: Final = 3
@@ -71,14 +71,12 @@ class Folder:
             raise _trouble(self._root, problem) from None
         return sorted(found, key=lambda one: (one.written_at, one.name))
 
-    def lines(self, manifest: Manifest, after: int = 0) -> Iterator[bytes]:
-        """Yield the lines behind the first `after`."""
+    def lines(self, manifest: Manifest, limit: int, after: int = 0) -> Iterator[bytes]:
+        """Yield the lines behind the first `after`, up to `limit` of them at a time, each with its end."""
         path = self._root / manifest.policy / f"{manifest.file}{_DATA}"
         try:
             with path.open("rb") as file:
-                for number, line in enumerate(_lines(file)):
-                    if number >= after:
-                        yield line
+                yield from _lines(file, limit, after)
         except OSError as problem:
             raise _trouble(path, problem) from None
         except zstandard.ZstdError as problem:
@@ -109,19 +107,16 @@ class Writing:
         self._digests.file.update(raw)
         self._bytes += len(raw)
 
-    def add(self, stored: Sequence[Stored]) -> None:
+    def add(self, batch: Batch) -> None:
         """Write documents, one a line."""
-        if not stored:
-            return
-        lines = b"".join(one.line + b"\n" for one in stored)
-        self._digests.content.update(lines)
+        self._digests.content.update(batch.lines)
         try:
-            self._zstd.write(lines)
+            self._zstd.write(batch.lines)
         except OSError as problem:
             raise _trouble(self._part, problem) from None
-        self._first = self._first or stored[0].id
-        self._last = stored[-1].id
-        self.count += len(stored)
+        self._first = self._first or batch.first
+        self._last = batch.last
+        self.count += batch.count
 
     def finish(self, *, policy: str, run: str, fence: int, collection: str, before: int, now: int) -> Manifest:
         """Sync the file, read it back, give it its name and its manifest. Raises `Permanent` when it is not what was written."""
@@ -219,16 +214,30 @@ def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str
             raise Permanent(f"{path}: the {what} should be {was}, found {is_now}")
 
 
-def _lines(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
-    """Yield the lines without their ends; raises `zstandard.ZstdError` for what is cut off."""
-    rest = b""
+def _lines(file: Any, limit: int, after: int) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
+    """Yield lines, some at a time; raises `zstandard.ZstdError` for what is cut off."""
+    parts: list[bytes] = []
+    held, end = 0, b"\n"
     for chunk in _chunks(file):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-        if len(rest) > _MAX_LINE:
-            raise zstandard.ZstdError("a line without end")
-    if rest:
+        rest = chunk
+        while (ends := rest.count(b"\n")) >= (wanted := after or limit - held):
+            here = rest
+            rest = rest.split(b"\n", wanted).pop()
+            if not after:
+                yield b"".join((*parts, here[: len(here) - len(rest)]))
+            parts, held, after = [], 0, 0
+        if after:
+            after -= ends
+        elif rest:
+            parts.append(rest)
+            held += ends
+            if not held and sum(map(len, parts)) > _MAX_LINE:
+                raise zstandard.ZstdError("a line without end")
+        end = chunk[-1:] or end
+    if end != b"\n":
         raise zstandard.ZstdError("the last line is cut off")
+    if parts:
+        yield b"".join(parts)
 
 
 def _chunks(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - likewise

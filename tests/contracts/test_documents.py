@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from companion.core.errors import CompanionError, Fenced, Invalid
-from companion.core.ports import Lease, Removed, Selection, Store, Stored
+from companion.core.ports import Batch, Lease, Removed, Selection, Store
 from tests.support.adapters import ADAPTERS
 from tests.support.entities import audit
 from tests.support.mongo import MongoPorts
@@ -38,8 +39,14 @@ async def take(store: Store, name: str = "job:x") -> Lease:
     return lease
 
 
-def topics(stored: Sequence[Stored]) -> list[str]:
-    return [json.loads(one.line)["topic"] for one in stored]
+def topics(lines: bytes) -> list[str]:
+    return [json.loads(line)["topic"] for line in lines.splitlines()]
+
+
+async def found(store: Store, selection: Selection, limit: int = 100, after: str = "") -> Batch:
+    batch = await store.documents.due(WHAT, selection, after, limit)
+    assert batch is not None
+    return batch
 
 
 async def left(store: Store) -> list[str]:
@@ -58,14 +65,16 @@ async def test_what_is_due(store: Store) -> None:
     selection = due(NOW - 4 * DAY)
     assert await store.documents.count(WHAT) == 10
     assert await store.documents.count_due(WHAT, selection) == 6
-    found: list[Stored] = []
-    while page := await store.documents.due(WHAT, selection, found[-1].id if found else "", 4):
-        assert len(page) <= 4
-        found += page
-    assert topics(found) == [f"é/{n}" for n in range(6)]
-    assert len({one.id for one in found}) == 6
-    assert all(b"\n" not in one.line for one in found)
-    assert list(store.documents.read(WHAT, [one.line for one in found])) == found
+    first = await found(store, selection, 4)
+    second = await found(store, selection, 4, first.last)
+    assert await store.documents.due(WHAT, selection, second.last, 4) is None
+    assert (first.count, second.count) == (4, 2)
+    assert topics(first.lines + second.lines) == [f"é/{n}" for n in range(6)]
+    assert len({first.first, first.last, second.first, second.last}) == 4
+    for batch in (first, second):
+        assert store.documents.read(WHAT, batch.lines) == batch
+    ids = await store.documents.due(WHAT, selection, first.last, 4, lines=False)
+    assert ids == replace(second, lines=b"")
 
 
 @pytest.mark.parametrize(
@@ -83,10 +92,10 @@ async def test_filters(store: Store, query: dict[str, Any], hold: dict[str, Any]
     """Only what fits the query is due, and never what fits the hold."""
     await fill(store)
     selection = due(query=query, hold=hold)
-    found = await store.documents.due(WHAT, selection, "", 100)
-    assert topics(found) == [f"é/{n}" for n in wanted]
+    batch = await store.documents.due(WHAT, selection, "", 100)
+    assert topics(batch.lines if batch else b"") == [f"é/{n}" for n in wanted]
     assert await store.documents.count_due(WHAT, selection) == len(wanted)
-    held = await store.documents.due(WHAT, due(), "", 100)
+    held = await found(store, due())
     removed = await store.documents.remove(WHAT, selection, held, await take(store), unchanged=False)
     assert removed == Removed(len(wanted))
     assert len(await left(store)) == 10 - len(wanted)
@@ -96,23 +105,32 @@ async def test_removing(store: Store) -> None:
     """Those that were named go, once; the others stay."""
     await fill(store)
     selection, lease = due(), await take(store)
-    found = await store.documents.due(WHAT, selection, "", 3)
+    batch = await found(store, selection, 3)
     for unchanged in (True, False):
-        more = await store.documents.due(WHAT, selection, found[-1].id, 3)
-        assert await store.documents.remove(WHAT, selection, found, lease, unchanged=unchanged) == Removed(3)
-        assert await store.documents.remove(WHAT, selection, found, lease, unchanged=unchanged) == Removed(0)
-        found = more
+        more = await found(store, selection, 3, batch.last)
+        assert await store.documents.remove(WHAT, selection, batch, lease, unchanged=unchanged) == Removed(3)
+        assert await store.documents.remove(WHAT, selection, batch, lease, unchanged=unchanged) == Removed(0)
+        batch = more
     assert await left(store) == [f"é/{n}" for n in range(6, 10)]
-    assert await store.documents.remove(WHAT, selection, [], lease, unchanged=True) == Removed(0)
 
 
 async def test_what_has_changed_stays(store: Store) -> None:
     """A document that is not what was archived is not removed."""
     await fill(store, 3)
-    found = list(await store.documents.due(WHAT, due(), "", 3))
-    found[1] = found[1]._replace(line=found[1].line.replace(b"wrong_password", b"unknown_user"))
-    assert await store.documents.remove(WHAT, due(), found, await take(store), unchanged=True) == Removed(2, 1)
+    first, second, third = (await found(store, due(), 3)).lines.splitlines(keepends=True)
+    batch = store.documents.read(WHAT, first + second.replace(b"wrong_password", b"unknown_user") + third)
+    assert await store.documents.remove(WHAT, due(), batch, await take(store), unchanged=True) == Removed(2, 1)
     assert await left(store) == ["é/1"]
+
+
+async def test_what_came_between_stays(store: Store) -> None:
+    """What lies between the ids of what was archived, and was not archived itself, is not removed."""
+    await fill(store, 5)
+    first, second, third, *_ = (await found(store, due())).lines.splitlines(keepends=True)
+    batch = store.documents.read(WHAT, first + third)
+    assert await store.documents.remove(WHAT, due(), batch, await take(store), unchanged=True) == Removed(2)
+    assert await left(store) == ["é/1", "é/3", "é/4"]
+    assert (await found(store, due(), 1)).lines == second
 
 
 async def test_fences(store: Store, other: Store) -> None:
@@ -121,26 +139,27 @@ async def test_fences(store: Store, other: Store) -> None:
     old = await take(store)
     await store.leases.release(old)
     new = await take(other)
-    found = await store.documents.due(WHAT, due(), "", 4)
-    assert await other.documents.remove(WHAT, due(), found[:2], new, unchanged=True) == Removed(2)
+    first = await found(store, due(), 2)
+    second = await found(store, due(), 1, first.last)
+    assert await other.documents.remove(WHAT, due(), first, new, unchanged=True) == Removed(2)
     for unchanged in (True, False):
         with pytest.raises(Fenced):
-            await store.documents.remove(WHAT, due(), found[2:], old, unchanged=unchanged)
+            await store.documents.remove(WHAT, due(), second, old, unchanged=unchanged)
     assert len(await left(store)) == 8
     another = await take(store, "job:y")
-    assert await store.documents.remove(WHAT, due(), found[2:3], another, unchanged=True) == Removed(1)
+    assert await store.documents.remove(WHAT, due(), second, another, unchanged=True) == Removed(1)
 
 
 async def test_restoring(store: Store) -> None:
     """What was removed comes back as it was, as often as it is said; what is there is not touched."""
     await fill(store)
     before = list(await store.audits.latest(100))
-    found = await store.documents.due(WHAT, due(), "", 6)
-    await store.documents.remove(WHAT, due(), found[:4], await take(store), unchanged=True)
-    assert await store.documents.restore(WHAT, [one.line for one in found]) == 4
-    assert await store.documents.restore(WHAT, [one.line for one in found]) == 0
+    batch = await found(store, due(), 6)
+    await store.documents.remove(WHAT, due(), await found(store, due(), 4), await take(store), unchanged=True)
+    assert await store.documents.restore(WHAT, batch.lines.splitlines()) == 4
+    assert await store.documents.restore(WHAT, batch.lines.splitlines()) == 0
     assert await store.documents.restore(WHAT, []) == 0
-    assert list(await store.documents.due(WHAT, due(), "", 6)) == list(found)
+    assert await store.documents.due(WHAT, due(), "", 6) == batch
     assert sorted(await store.audits.latest(100), key=lambda one: one.at) == sorted(before, key=lambda one: one.at)
 
 
@@ -148,10 +167,10 @@ async def test_restoring(store: Store) -> None:
 async def test_lines_that_are_none(store: Store, line: bytes) -> None:
     """They are refused, and nothing of what comes with them is taken."""
     await fill(store, 1)
-    (good,) = await store.documents.due(WHAT, due(), "", 1)
-    await store.documents.remove(WHAT, due(), [good], await take(store), unchanged=True)
+    good = await found(store, due(), 1)
+    await store.documents.remove(WHAT, due(), good, await take(store), unchanged=True)
     with pytest.raises(Invalid):
-        await store.documents.restore(WHAT, [good.line, line])
+        await store.documents.restore(WHAT, [good.lines, line])
     assert await left(store) == []
 
 
@@ -191,8 +210,10 @@ async def test_times_of_every_kind(tmp_path: Any) -> None:
         values += [young, young // 1000, dt.datetime.fromtimestamp(young / 1000, dt.UTC), None, "2020-01-01", True, {}]
         await things.insert_many([{"_id": f"{n:02}", "when": value} for n, value in enumerate(values)])
         await things.insert_one({"_id": "none"})
-        found = await ports.documents.due("things", Selection("when", NOW), "", 100)
-        assert [one.id for one in found] == ['"00"', '"01"', '"02"', '"03"']
+        batch = await ports.documents.due("things", Selection("when", NOW), "", 100)
+        assert batch is not None
+        assert batch.ids == ["00", "01", "02", "03"]
+        assert (batch.first, batch.last) == ('"00"', '"03"')
         await ports.documents.check("things", Selection("when", NOW, {"a": {"$gt": 1}}))
         with pytest.raises(CompanionError):
             await ports.documents.check("things", Selection("when", NOW, {"$where": "1"}))

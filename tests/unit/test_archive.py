@@ -11,14 +11,18 @@ import msgspec
 import pytest
 
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
-from companion.core.ports import Stored
+from companion.core.ports import Batch
 from maintenance.archive import folder as module
 from maintenance.archive.folder import Folder
 from maintenance.archive.manifest import Manifest, read_manifest
 
 
-def documents(count: int, start: int = 0) -> list[Stored]:
-    return [Stored(f"{n:04}", f'{{"id":{n},"text":"é🦔{n}"}}'.encode()) for n in range(start, start + count)]
+def lines_of(count: int, start: int = 0) -> list[bytes]:
+    return [f'{{"id":{n},"text":"é🦔{n}"}}\n'.encode() for n in range(start, start + count)]
+
+
+def documents(count: int, start: int = 0) -> Batch:
+    return Batch(count, f"{start:04}", f"{start + count - 1:04}", b"".join(lines_of(count, start)))
 
 
 def write(folder: Folder, count: int = 100, run: str = "run", fence: int = 1, policy: str = "audits") -> Manifest:
@@ -34,10 +38,11 @@ def test_written_and_read(tmp_path: Path) -> None:
     manifest = write(folder)
     assert (manifest.name, manifest.count, manifest.first_id, manifest.last_id) == ("audits/run+1", 100, "0000", "0099")
     folder.verify(manifest)
-    lines = [one.line for one in documents(100)]
-    assert list(folder.lines(manifest)) == lines
-    assert list(folder.lines(manifest, 97)) == lines[97:]
-    assert list(itertools.islice(folder.lines(manifest), 3)) == lines[:3]
+    lines = lines_of(100)
+    for limit, after in itertools.product((1, 7, 50, 99, 100, 101), (0, 1, 50, 97, 99)):
+        found = list(folder.lines(manifest, limit, after))
+        assert found == [b"".join(lines[at : at + limit]) for at in range(after, 100, limit)]
+    assert list(folder.lines(manifest, 10, 100)) == list(folder.lines(manifest, 10, 101)) == []
     files = sorted((tmp_path / "archive" / "audits").iterdir())
     assert [file.name for file in files] == ["run+1.json", "run+1.jsonl.zst"]
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)

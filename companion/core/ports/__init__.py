@@ -7,7 +7,7 @@ passes. Every adapter runs the suites in `tests/contracts/`.
 from companion.core.ports.audits import Audits
 from companion.core.ports.changes import Checkpoints, Inbox, Item, Received, Source, Taken
 from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watcher
-from companion.core.ports.documents import Documents, Removed, Selection, Stored
+from companion.core.ports.documents import Batch, Documents, Removed, Selection
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
 from companion.core.ports.leases import Held, Lease, Leases
 from companion.core.ports.runs import Runs
@@ -17,6 +17,7 @@ from companion.core.ports.store import Store
 __all__ = [
     "Accounts",
     "Audits",
+    "Batch",
     "Checkpoints",
     "Compared",
     "Copy",
@@ -41,7 +42,6 @@ __all__ = [
     "Source",
     "Statistics",
     "Store",
-    "Stored",
     "Taken",
     "Watcher",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 from companion.core.model import Document
 from companion.core.ports.leases import Lease
@@ -24,14 +24,20 @@ class Selection:
     hold: Document = field(default_factory=dict)
 
 
-class Stored(NamedTuple):
-    """A document as it is stored: its id as text that only its store understands, and itself as one line of extended JSON.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Documents as they are stored, in the order of their ids.
 
-    A tuple, for they are made by the hundred thousand.
+    `first` and `last` are ids as text that only their store understands, and `ids` what else it wants to know of them. `lines` are
+    the documents, each as one line of extended JSON with its end; empty where only ids were asked for. They stay together
+    because there are millions of them: what is done for each one alone is what a job takes its time for.
     """
 
-    id: str
-    line: bytes
+    count: int
+    first: str
+    last: str
+    lines: bytes = b""
+    ids: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +65,21 @@ class Documents(Protocol):
 
     async def due(
         self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
-    ) -> Sequence[Stored]:
+    ) -> Batch | None:
         """Return up to `limit` that are due, behind the id `after`, in the order of their ids, about that of their making.
 
-        Without `lines` their lines are empty.
+        None when there are none. Without `lines` only their ids are read.
         """
         ...
 
-    def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
-        """Return the documents of these lines with their ids. Raises `Invalid` for a line that is no document."""
+    def read(self, collection: str, lines: bytes) -> Batch:
+        """Return the documents of these lines, of which there is at least one. Raises `Invalid` for one that is no document."""
         ...
 
     async def remove(
-        self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
+        self, collection: str, selection: Selection, batch: Batch, lease: Lease, *, unchanged: bool
     ) -> Removed:
-        """Remove of these those that are still due and, if `unchanged`, still what they were.
+        """Remove of these those that are still due and, if `unchanged`, still what their lines say.
 
         Raises `Fenced` when a later lease of the same name has been here; then nothing is removed.
         """

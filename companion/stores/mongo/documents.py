@@ -20,7 +20,7 @@ from bson.errors import BSONError
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from companion.core.errors import Fenced, Invalid
-from companion.core.ports import Lease, Removed, Selection, Stored
+from companion.core.ports import Batch, Lease, Removed, Selection
 from companion.stores.mongo.client import MongoClient
 
 FENCES: Final = "mqtt_fences"
@@ -54,7 +54,7 @@ class MongoDocuments:
 
     async def due(
         self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
-    ) -> Sequence[Stored]:
+    ) -> Batch | None:
         """Return up to `limit` that are due, in the order of their ids, behind `after`."""
         query = _due(selection)
         if after:
@@ -65,18 +65,21 @@ class MongoDocuments:
             ),
             _SECONDS,
         )
-        return [Stored(_text_of(one["_id"]), _line_of(one) if lines else b"") for one in found]
+        return (
+            _batch([one["_id"] for one in found], b"".join(map(_line_of, found)) if lines else b"") if found else None
+        )
 
-    def read(self, collection: str, lines: Sequence[bytes]) -> Sequence[Stored]:
+    def read(self, collection: str, lines: bytes) -> Batch:
         """Return the documents of these lines with their ids."""
         self._named(collection)
-        return [Stored(_text_of(_document_of(line)["_id"]), line) for line in lines]
+        return _batch([_document_of(line)["_id"] for line in lines.splitlines()], lines)
 
     async def remove(
-        self, collection: str, selection: Selection, stored: Sequence[Stored], lease: Lease, *, unchanged: bool
+        self, collection: str, selection: Selection, batch: Batch, lease: Lease, *, unchanged: bool
     ) -> Removed:
         """Remove those that are still due and, if `unchanged`, still what they were, in one transaction with the fence."""
-        collected, was = self._named(collection), {one.id: one.line for one in stored}
+        collected = self._named(collection)
+        was = set(batch.lines.splitlines(keepends=True))
 
         async def remove(session: Any) -> Removed:  # noqa: ANN401 - the driver's session
             await self._fences.update_one(
@@ -85,10 +88,10 @@ class MongoDocuments:
                 upsert=True,
                 session=session,
             )
-            ids, changed = [_id_of(one) for one in was], 0
+            ids, changed = batch.ids, 0
             if unchanged:
                 now = await collected.find({"_id": {"$in": ids}}, session=session).to_list()
-                ids = [one["_id"] for one in now if was[_text_of(one["_id"])] == _line_of(one)]
+                ids = [one["_id"] for one in now if _line_of(one) in was]
                 changed = len(now) - len(ids)
             removed = await collected.delete_many({"$and": [_due(selection), {"_id": {"$in": ids}}]}, session=session)
             return Removed(int(removed.deleted_count), changed)
@@ -153,8 +156,12 @@ _YOUNGER_SECONDS = 86_400
 """By how much an id may be younger than what it is the id of: clocks differ."""
 
 
+def _batch(ids: Sequence[Any], lines: bytes) -> Batch:
+    return Batch(len(ids), _text_of(ids[0]), _text_of(ids[-1]), lines, ids)
+
+
 def _line_of(document: Mapping[str, Any]) -> bytes:
-    return json_util.dumps(document, json_options=_OPTIONS, separators=(",", ":")).encode()
+    return json_util.dumps(document, json_options=_OPTIONS, separators=(",", ":")).encode() + b"\n"
 
 
 def _text_of(value: object) -> str:
