@@ -170,6 +170,7 @@ class _Cleaning:
                     manifest = found
                 yield self._progress()
         if manifest is not None:
+            self._counts[f"{self._name} archived"] = manifest.count
             async for progress in self._remove_archived(manifest):
                 yield progress
 
@@ -194,6 +195,7 @@ class _Cleaning:
             async with contextlib.aclosing(self._due(lines=True)) as batches:  # type: ignore[type-var]
                 async for batch in batches:
                     await asyncio.to_thread(writing.add, batch)
+                    self._counts[f"{self._name} archived"] = writing.count
                     yield None
                     await self._wait(batch.count)
             if writing.count:

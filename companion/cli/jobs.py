@@ -111,7 +111,7 @@ def status(run_id: RunId, as_json: AsJson = False, follow: Annotated[bool, typer
     if as_json:
         print_json(_shown(run))
         return
-    rows = [(key, str(value)) for key, value in _shown(run).items() if value not in (None, "", {}, False)]
+    rows = [(key, _told(key, value)) for key, value in _shown(run).items() if value not in (None, "", {}, False)]
     print_rows(run.id, ("what", "is"), rows)
 
 
@@ -229,10 +229,10 @@ async def _follow(store: Store, run: Run) -> Run:
 
 def _draw(bar: Progress, task: TaskID, run: Run) -> None:
     rate = run.rate(_now())
-    total = run.progress.total if not run.ended else run.progress.done
+    total = run.progress.done if run.state is RunState.DONE else run.progress.total
     bar.update(
         task,
-        description=f"{run.job} {run.state.value}",
+        description=f"{run.job} {run.state.value}{' (' + counts + ')' if (counts := _counts(run)) else ''}",
         completed=run.progress.done,
         total=total,
         rate="" if rate is None else f"{rate:,.0f}/s",
@@ -278,6 +278,17 @@ def _parameters(texts: Sequence[str]) -> Mapping[str, Any]:
 
 def _shown(run: Run) -> Mapping[str, Any]:
     return shown_run(run, _now())
+
+
+def _told(key: str, value: Any) -> str:  # noqa: ANN401 - whatever a run says of itself
+    """Return a field of a run for people."""
+    if key.endswith("_at"):
+        return _when(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_told(name, one)}" for name, one in value.items())
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if type(value) is int and key != "fence" else str(value)
 
 
 def _now() -> int:

@@ -34,7 +34,7 @@ async def test_there_and_back(tmp_path: Path, settings: dict[str, str], shell: S
         await store.audits.append([Audit(now - n * DAY, "auth", "deny", "no_rule", topic=f"{n}") for n in range(40)])
         before = sorted(await store.audits.latest(100), key=lambda one: one.at)
         assert "is done (dry): audits due 10" in await shell("jobs", "run", "cleaner", "--dry-run")
-        assert "is done: audits removed 10" in await shell("jobs", "run", "cleaner")
+        assert "is done: audits archived 10, audits removed 10" in await shell("jobs", "run", "cleaner")
         assert len(await store.audits.latest(100)) == 30
         (one,) = json.loads(await shell("archive", "list", "--json"))
         assert (one["collection"], one["count"]) == ("mqtt_audits", 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -102,7 +103,10 @@ async def test_a_job_of_another_package(shell: Shell) -> None:
     assert "is done (dry): lines 3, dry 1" in await shell("jobs", "run", "acme-report", "--dry-run")
     runs = json.loads(await shell("jobs", "history", "acme-report", "--json"))
     assert [(run["state"], run["done"], run["dry"]) for run in runs] == [("done", 3, True), ("done", 7, False)]
-    assert "done" in await shell("jobs", "status", runs[0]["id"])
+    shown = await shell("jobs", "status", runs[0]["id"])
+    assert "done" in shown
+    assert "lines 3, dry 1" in shown
+    assert re.search(r"started_at +│ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown)
     explained = await shell("jobs", "why", "acme-report")
     assert "It has no schedule: it runs when somebody asks." in explained
     assert f"The last that ended: {runs[0]['id']}, done" in explained

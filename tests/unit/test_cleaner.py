@@ -82,7 +82,8 @@ async def test_archived_and_removed(house: House) -> None:
     progress = await house.run({"days": 69.5, "batch": 7, "most": 50})
     assert await house.left() == list(range(70))
     assert house.archived() == list(range(70, 100))
-    assert progress[-1].counts == {"audits removed": 30}
+    assert progress[-1].counts == {"audits archived": 30, "audits removed": 30}
+    assert [one.counts.get("audits archived") for one in progress][:5] == [7, 14, 21, 28, 30]
     assert (progress[-1].done, progress[-1].total) == (30, 30)
     assert [one.done for one in progress] == sorted(one.done for one in progress)
     assert await house.run({"days": 69.5}, now=NOW) != []
