@@ -10,12 +10,16 @@ import asyncio
 import itertools
 import struct
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import bson
+from by_id import ById
 from inserts import joined, parts_of, stops
-from mongoeco.engines import SQLiteEngine
+from mongoeco.engines._sqlite_outbox import renew_consumer_lease
 from mongoeco.wire import AsyncMongoEcoProxyServer
 from mongoeco.wire.protocol import OP_MSG, encode_op_msg_response
 from oplog import Oplog, spoil
@@ -46,6 +50,10 @@ _NO_TRANSACTION: Final[dict[str, Any]] = {
 }
 
 
+_LEASE_SECONDS: Final = 10.0
+_UNDISTURBED: Final = SimpleNamespace(raise_if_failed=lambda: None)
+
+
 def _session(command: dict[str, Any]) -> bytes:
     return bytes(command["lsid"]["id"]) if "lsid" in command else b""
 
@@ -55,12 +63,38 @@ def _may_have_written(command: dict[str, Any]) -> bool:
     return bool(_WRITES & command.keys()) and ("autocommit" not in command or bool(_ENDS & command.keys()))
 
 
-class Engine(SQLiteEngine):  # type: ignore[misc] # as below
-    """Does not read a whole collection for every document that is inserted.
+class Engine(ById):  # type: ignore[misc] # as below
+    """Does for every document only what has to be done.
 
-    mongoeco does, for an `_id` that was stored under another key; ObjectIds and texts have one key each, which it looks up before.
-    Thousands of audit records took it minutes.
+    mongoeco reads the whole collection for each one that is inserted, because its `_id` may have been stored under another key;
+    ObjectIds and texts have one key each, which it looks up before. And it takes a lease, starts a thread, and commits four times
+    to tell of one change, because others might have the same file; here nobody else has. Thousands of documents took minutes.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._terms: dict[str, tuple[int, float]] = {}
+        self._dispatching = threading.RLock()
+
+    def dispatch_committed_changes(self, consumer_id: str, consumer: Any) -> None:
+        """Tell of what was committed, under a lease that is taken now and then."""
+        with self._dispatching:
+            generation, taken_at = self._terms.get(consumer_id, (0, float("-inf")))
+            if time.monotonic() - taken_at > _LEASE_SECONDS:
+                generation = self._lease_of(consumer_id, generation)
+                self._terms[consumer_id] = generation, time.monotonic()
+            self._dispatch_committed_changes_serial(
+                consumer_id, consumer, generation=generation, heartbeat=_UNDISTURBED
+            )
+
+    def _lease_of(self, consumer_id: str, generation: int) -> int:
+        term = (self._change_dispatch_owner, generation)
+        with self._change_delivery_storage() as connection:
+            kept = bool(generation) and renew_consumer_lease(
+                connection, consumer_id, term, now_epoch=time.time(), ttl_seconds=3 * _LEASE_SECONDS
+            )
+            connection.commit()
+        return generation if kept else int(self._acquire_change_dispatch_lease(consumer_id))
 
     def _validate_document_against_unique_indexes(
         self, db: str, collection: str, document: dict[str, Any], **options: Any
