@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 from pymongo import MongoClient
 
+from companion.core.errors import Transient
 from companion.core.ports import Store
 from companion.core.runs import RunState
 from companion.logs import configure_logs
@@ -130,9 +132,11 @@ async def _clean(task: Task) -> None:
 
 async def _ended(store: Store, run_id: str, count: int) -> None:
     while True:
-        run = await store.runs.get(run_id)
-        if run is not None and run.ended:
-            break
+        # MongoDB may be too busy with the run to answer us.
+        with contextlib.suppress(Transient):
+            run = await store.runs.get(run_id)
+            if run is not None and run.ended:
+                break
         await asyncio.sleep(_LOOK_SECONDS)
     if run.state is not RunState.DONE or run.progress.done != count:
         raise RuntimeError(f"{run.state}: {run.error}, {run.progress}")

@@ -85,31 +85,53 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each way is measured, in turn")
     parser.add_argument("--count", type=int, default=200_000, help="records of one round")
-    parser.add_argument("--batch", type=int, default=1000, help="records removed at once")
+    parser.add_argument(
+        "--batch", type=int, help="records removed at once (1000; of the stand-in 200, it bears no more)"
+    )
     parser.add_argument("--mongo", default="", help="MongoDB to use instead of the embedded store")
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.batch = options.batch or (200 if options.mongo == "standin" else 1000)
+    return options
 
 
 class Tasks:
-    """Makes the data of one measurement anew, and the task over it."""
+    """Makes the data of one measurement anew, and the task over it. What can be copied is filled once."""
 
     def __init__(self, folder: Path, options: argparse.Namespace, settings: dict[str, Any]) -> None:
         self._folder = folder
         self._options = options
         self._settings = settings
+        self._standin: MongoServer | None = None
         if settings["store"] == "embedded":
             _fill_sqlite(folder / "filled", options.count)
+        elif options.mongo == "standin":
+            (folder / "filled").mkdir()
+            _fill_mongo(self._serve(folder / "filled"), options.count)
+            self.end()
 
     def make(self, way: Way) -> Task:
         """Return a task over data that are complete."""
-        data = self._folder / secrets.token_hex(4)
-        if self._settings["store"] == "embedded":
+        data, settings = self._folder / secrets.token_hex(4), self._settings
+        if (self._folder / "filled").exists():
             shutil.copytree(self._folder / "filled", data)
         else:
             data.mkdir()
-            _fill_mongo(self._settings, self._options.count)
-        return Task(way, str(data), self._options.batch, self._options.count, self._settings)
+            _fill_mongo(settings, self._options.count)
+        if self._options.mongo == "standin":
+            settings = self._serve(data)
+        return Task(way, str(data), self._options.batch, self._options.count, settings)
+
+    def end(self) -> None:
+        """Stop the stand-in."""
+        if self._standin is not None:
+            self._standin.kill()
+            self._standin = None
+
+    def _serve(self, folder: Path) -> dict[str, Any]:
+        self._standin = MongoServer(folder)
+        self._standin.start()
+        return self._settings | {"mongo_url": self._standin.url}
 
 
 @contextlib.contextmanager
@@ -117,24 +139,24 @@ def _data(folder: Path, options: argparse.Namespace) -> Iterator[Tasks]:
     if not options.mongo:
         yield Tasks(folder, options, {"store": "embedded"})
         return
-    with contextlib.ExitStack() as stack:
-        url = options.mongo
-        if url == "standin":
-            server = MongoServer(folder)
-            server.start()
-            stack.callback(server.kill)
-            url = server.url
-        redis = RedisServer(debian_redis(), folder / "redis")
-        redis.start()
-        stack.callback(redis.kill)
-        settings = {"store": "production", "mongo_url": url, "redis_url": redis.url}
+    redis = RedisServer(debian_redis(), folder / "redis")
+    redis.start()
+    try:
+        settings = {"store": "production", "mongo_url": options.mongo, "redis_url": redis.url}
         database = {"mongo_database": f"bench-{secrets.token_hex(4)}", "mongo_timeout": 2.5}
-        yield Tasks(folder, options, {**settings, **database})
+        tasks = Tasks(folder, options, {**settings, **database})
+        try:
+            yield tasks
+        finally:
+            tasks.end()
+    finally:
+        redis.kill()
 
 
 def _measured(tasks: Tasks, way: Way) -> Result:
     task = tasks.make(way)
     result = msgspec.json.decode(call("benchmarks._cleaner_run", msgspec.json.encode(task)), type=Result)
+    tasks.end()
     shutil.rmtree(task.folder)
     return result
 

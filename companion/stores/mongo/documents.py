@@ -25,6 +25,9 @@ from companion.stores.mongo.client import MongoClient
 
 FENCES: Final = "mqtt_fences"
 _SECONDS: Final = 30.0
+_COUNT_SECONDS: Final = 600.0
+"""MongoDB looks at every document that is counted; there may be millions."""
+
 _DUPLICATE: Final = 11000
 _OPTIONS: Final = json_util.CANONICAL_JSON_OPTIONS
 _OWN_DATABASES: Final = frozenset({"admin", "config", "local"})
@@ -50,7 +53,7 @@ class MongoDocuments:
 
     async def count_due(self, collection: str, selection: Selection) -> int:
         """Return how many are due."""
-        return await self._client.call(lambda: self._named(collection).count_documents(_due(selection)), _SECONDS)
+        return await self._client.call(lambda: self._named(collection).count_documents(_due(selection)), _COUNT_SECONDS)
 
     async def due(
         self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
@@ -93,7 +96,10 @@ class MongoDocuments:
                 now = await collected.find({"_id": {"$in": ids}}, session=session).to_list()
                 ids = [one["_id"] for one in now if _line_of(one) in was]
                 changed = len(now) - len(ids)
-            removed = await collected.delete_many({"$and": [_due(selection), {"_id": {"$in": ids}}]}, session=session)
+            # What is as it was when it was due is still due.
+            these: dict[str, Any] = {"_id": {"$in": ids}}
+            which = these if unchanged else {"$and": [_due(selection), these]}
+            removed = await collected.delete_many(which, session=session)
             return Removed(int(removed.deleted_count), changed)
 
         async def in_one() -> Removed:
