@@ -18,13 +18,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["auto", "console", "json"]
 
-# Each narrates every packet or command below this level; that of MongoDB with its documents, and so with the hashes of passwords.
+# Each narrates every packet or command below this level; those of MongoDB and of S3 with the documents, and so with the hashes of
+# passwords.
 _QUIET = {
     "amqtt": logging.ERROR,
     "transitions": logging.ERROR,
     "gmqtt": logging.ERROR,
     "apscheduler": logging.WARNING,
     "pymongo": logging.WARNING,
+    "boto3": logging.WARNING,
+    "botocore": logging.WARNING,
+    "urllib3": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }
 

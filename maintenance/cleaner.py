@@ -13,7 +13,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -26,8 +25,8 @@ from companion.core.ports import Batch, Selection
 from companion.core.runs import Progress
 from companion.job_settings import JobSettings
 from companion.settings import Settings
-from maintenance.archive.folder import Folder
 from maintenance.archive.manifest import Manifest
+from maintenance.archive.target import Target, target_of
 from maintenance.job import Work
 from maintenance.pace import Pace
 
@@ -59,15 +58,14 @@ def policies_of(settings: Settings) -> Mapping[str, Policy]:
     return {name: one for name, one in {**ours, **settings.cleaner_policies}.items() if one.days}
 
 
-def folder_of(settings: Settings) -> Path:
-    """Return where the archives lie."""
-    return settings.cleaner_archive or settings.data_dir / "archive"
-
-
 def _check_archive(settings: Settings) -> None:
     """Raise `Invalid` where nobody has said where archives are kept: the data folder of a replica may go with it."""
     if settings.store == "production" and settings.cleaner_archive is None:
-        raise Invalid("cleaner_archive", "none", "a folder that all replicas share, or archive = false in the policy")
+        raise Invalid(
+            "cleaner_archive",
+            "none",
+            "a folder that all replicas share, s3://bucket/prefix, or archive = false in the policy",
+        )
 
 
 class Cleaner:
@@ -94,18 +92,20 @@ class Cleaner:
         progress = work.run.progress
         place = msgspec.json.decode(progress.position, type=Place) if progress.position else Place()
         problems: list[str] = []
+        target = target_of(work.settings)
         for name, policy in chosen.items():
             if name < place.policy:
                 continue
             if name != place.policy:
                 place = Place(name, int((work.now() - policy.days * _DAY) * 1000))
-            cleaning = _Cleaning(work, name, policy, place, progress)
+            cleaning = _Cleaning(work, name, policy, place, progress, target=target)
             if not cleaning.allowed:
                 log.info("not at this time of the day", policy=name, window=policy.window)
                 continue
             try:
-                async for progress in cleaning.steps():
-                    yield progress
+                async with contextlib.aclosing(cleaning.steps()) as steps:  # type: ignore[type-var]
+                    async for progress in steps:
+                        yield progress
             except Invalid as problem:
                 # The others need not wait for somebody who mends this one.
                 problems.append(str(problem))
@@ -128,14 +128,16 @@ def _selection(policy: Policy, before: int) -> Selection:
 class _Cleaning:
     """One policy in one run."""
 
-    def __init__(self, work: Work, name: str, policy: Policy, place: Place, progress: Progress) -> None:
+    def __init__(
+        self, work: Work, name: str, policy: Policy, place: Place, progress: Progress, *, target: Target
+    ) -> None:
         self._work = work
         self._name = name
         self._policy = policy
         self._place = place
         self._selection = _selection(policy, place.before)
         self._documents = work.store.documents
-        self._folder = Folder(folder_of(work.settings))
+        self._target = target
         self._counts: Counter[str] = Counter(progress.counts)
         self._done = progress.done
         self._total = progress.total or 0
@@ -152,7 +154,7 @@ class _Cleaning:
         manifest = None
         if self._policy.archive and not self._work.run.dry:
             _check_archive(self._work.settings)
-            manifest = await asyncio.to_thread(self._folder.find, self._name, self._work.run.id)
+            manifest = await asyncio.to_thread(self._target.find, self._name, self._work.run.id)
         if manifest is None:
             due = await self._count()
             self._total += 0 if self._counted else due
@@ -165,10 +167,12 @@ class _Cleaning:
                 async for progress in self._only_remove():
                     yield progress
                 return
-            async for found in self._archive():
-                if isinstance(found, Manifest):
-                    manifest = found
-                yield self._progress()
+            # Whoever ends us has to wait until what is not finished is abandoned.
+            async with contextlib.aclosing(self._archive()) as archiving:  # type: ignore[type-var]
+                async for found in archiving:
+                    if isinstance(found, Manifest):
+                        manifest = found
+                    yield self._progress()
         if manifest is not None:
             self._counts[f"{self._name} archived"] = manifest.count
             async for progress in self._remove_archived(manifest):
@@ -190,7 +194,7 @@ class _Cleaning:
     async def _archive(self) -> AsyncIterator[Manifest | None]:
         """Write what is due into a file; yield after every batch, at last the manifest, or nothing when nothing was due."""
         run, fence = self._work.run.id, self._work.term.lease.token
-        writing = await asyncio.to_thread(self._folder.begin, self._name, run, fence)
+        writing = await asyncio.to_thread(self._target.begin, self._name, run, fence)
         try:
             async with contextlib.aclosing(self._due(lines=True)) as batches:  # type: ignore[type-var]
                 async for batch in batches:
@@ -210,10 +214,10 @@ class _Cleaning:
                     )
                 )
         finally:
-            writing.abandon()
+            await asyncio.to_thread(writing.abandon)
 
     async def _remove_archived(self, manifest: Manifest) -> AsyncIterator[Progress]:
-        lines = self._folder.lines(manifest, self._policy.batch, self._place.removed)
+        lines = self._target.lines(manifest, self._policy.batch, self._place.removed)
 
         def read() -> asyncio.Task[Batch | None]:
             return asyncio.ensure_future(asyncio.to_thread(self._next, manifest.collection, lines))

@@ -18,6 +18,7 @@ from companion.job_settings import JobSettings
 from companion.leadership import Leadership
 from companion.metrics import Metrics
 from companion.settings import Settings
+from maintenance.archive.target import target_of
 from maintenance.broker_source import BrokerSource
 from maintenance.catalogue import load_jobs, schedules, served
 from maintenance.clockwork import Clockwork
@@ -52,9 +53,10 @@ async def running_maintenance(settings: Settings, store: Store, metrics: Metrics
 
     With the observer, count changes as well, or wait for the turn to.
 
-    Raises `Invalid` for settings of jobs that there are not.
+    Raises `Invalid` for settings of jobs that there are not, and for archives in storage whose client is not installed.
     """
     jobs = load_jobs()
+    target_of(settings)
     plan, names = schedules(jobs, settings), served(jobs, settings)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     engine = Engine(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -12,9 +11,9 @@ import typer
 from companion.cli.context import print_json, print_rows, settings, with_store
 from companion.core.errors import CompanionError, Invalid, Permanent
 from companion.core.ports import Store
-from maintenance.archive.folder import Folder
+from companion.settings.archives import place_of
 from maintenance.archive.manifest import Manifest
-from maintenance.cleaner import folder_of
+from maintenance.archive.target import Target, target_of
 
 app = typer.Typer(help="Archives of the cleaner.", no_args_is_help=True)
 
@@ -23,7 +22,10 @@ _BATCH: Final = 1000
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the archive (companion archive list).", show_default=False)
 ]
-In = Annotated[Path | None, typer.Option("--folder", help="Folder of the archives, if not that of the settings.")]
+In = Annotated[
+    str | None,
+    typer.Option("--folder", help="Folder of the archives, or s3://bucket/prefix, if not that of the settings."),
+]
 
 
 @app.callback()
@@ -36,7 +38,7 @@ def list_archives(
     folder: In = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """List the archives, oldest first."""
-    found = _folder(folder).list()
+    found = _target(folder).list()
     if as_json:
         print_json([{"name": one.name, **_fields(one)} for one in found])
         return
@@ -59,7 +61,7 @@ def verify(
     folder: In = None,
 ) -> None:
     """Read archives from end to end; exits 1 when one is not what its manifest says."""
-    where = _folder(folder)
+    where = _target(folder)
     chosen = [_named(where, name)] if name else where.list()
     broken = 0
     for one in chosen:
@@ -77,7 +79,7 @@ def verify(
 @app.command()
 def restore(name: Name, folder: In = None) -> None:
     """Bring the documents of an archive back into their collection; those that are there are not touched."""
-    where = _folder(folder)
+    where = _target(folder)
     manifest = _named(where, name)
     where.verify(manifest)
 
@@ -91,12 +93,16 @@ def restore(name: Name, folder: In = None) -> None:
     typer.echo(f"{restored:,} of {manifest.count:,} documents are back in {manifest.collection}, the others were there")
 
 
-def _folder(folder: Path | None) -> Folder:
-    return Folder(folder or folder_of(settings()))
+def _target(folder: str | None) -> Target:
+    try:
+        place = place_of(folder) if folder else None
+    except ValueError as problem:
+        raise Invalid("--folder", folder, str(problem)) from None
+    return target_of(settings(), place)
 
 
-def _named(folder: Folder, name: str) -> Manifest:
-    found: Sequence[Manifest] = [one for one in folder.list() if one.name == name]
+def _named(where: Target, name: str) -> Manifest:
+    found: Sequence[Manifest] = [one for one in where.list() if one.name == name]
     if not found:
         raise Invalid("archive", name, "an archive that exists (companion archive list)")
     return found[0]

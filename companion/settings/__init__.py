@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from companion.settings.archives import ArchiveSettings
 from companion.settings.hooks import HookSettings
 from companion.settings.jobs import JobsSettings
 from companion.settings.kinds import Seconds
@@ -32,7 +33,7 @@ class Role(StrEnum):
 
 
 # pydantic takes the fields of the last base first.
-class Settings(StatisticsSettings, JobsSettings, PublishingSettings, HookSettings, StoreSettings):
+class Settings(StatisticsSettings, ArchiveSettings, JobsSettings, PublishingSettings, HookSettings, StoreSettings):
     """The settings of one process. Ports of 0 mean: any free one. Durations are in seconds, sizes in bytes, ages in days."""
 
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")

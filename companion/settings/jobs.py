@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -37,9 +36,6 @@ class JobsSettings(Group):
     )
     cleaner_policies: Annotated[dict[str, Policy], BeforeValidator(named)] = Field(
         default_factory=dict, description="What the cleaner removes beside the platform's, or in place of it (tables)"
-    )
-    cleaner_archive: Path | None = Field(
-        None, description="Folder of the archives; data_dir/archive where none is named; shared by all replicas"
     )
 
     @field_validator("cleaner_policies")

@@ -76,7 +76,7 @@ class Folder:
         path = self._root / manifest.policy / f"{manifest.file}{_DATA}"
         try:
             with path.open("rb") as file:
-                yield from _lines(file, limit, after)
+                yield from read_lines(file, limit, after)
         except OSError as problem:
             raise _trouble(path, problem) from None
         except zstandard.ZstdError as problem:
@@ -191,19 +191,33 @@ class _Hashed:
 
 
 def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str) -> None:
-    digests, found = Digests(), 0
     try:
         with path.open("rb") as file:
-            hashed = _Hashed(file, digests)
-            for chunk in _chunks(hashed):
-                digests.content.update(chunk)
-                found += chunk.count(b"\n")
-            while hashed.read(_CHUNK):
-                pass
+            compare(file, str(path), count=count, size=size, sha256=sha256, content_sha256=content_sha256)
     except OSError as problem:
         raise _trouble(path, problem) from None
+
+
+def compare(
+    file: Any,  # noqa: ANN401 - a file, or what reads like one
+    where: str,
+    *,
+    count: int,
+    size: int,
+    sha256: str,
+    content_sha256: str,
+) -> None:
+    """Read an archive to its end. Raises `Permanent` for what is not as it should be."""
+    digests, found = Digests(), 0
+    try:
+        hashed = _Hashed(file, digests)
+        for chunk in _chunks(hashed):
+            digests.content.update(chunk)
+            found += chunk.count(b"\n")
+        while hashed.read(_CHUNK):
+            pass
     except zstandard.ZstdError as problem:
-        raise Permanent(f"{path}: it cannot be read ({problem})") from None
+        raise Permanent(f"{where}: it cannot be read ({problem})") from None
     for what, is_now, was in (
         ("documents", found, count),
         ("bytes", hashed.bytes, size),
@@ -211,10 +225,10 @@ def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str
         ("digest of the content", digests.content.hexdigest(), content_sha256),
     ):
         if is_now != was:
-            raise Permanent(f"{path}: the {what} should be {was}, found {is_now}")
+            raise Permanent(f"{where}: the {what} should be {was}, found {is_now}")
 
 
-def _lines(file: Any, limit: int, after: int) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
+def read_lines(file: Any, limit: int, after: int) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
     """Yield lines, some at a time; raises `zstandard.ZstdError` for what is cut off."""
     parts: list[bytes] = []
     held, end = 0, b"\n"

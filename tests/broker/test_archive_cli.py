@@ -11,6 +11,7 @@ import pytest
 from companion.core.model import Audit
 from companion.stores.embedded import EmbeddedStore
 from tests.broker.test_jobs_cli import Shell, environ, shell
+from tests.support.s3 import PREFIX, BucketOfTest, new_bucket
 
 __all__ = ["environ", "shell"]
 
@@ -18,17 +19,30 @@ DAY = 86_400_000
 POLICY = {"audits": {"collection": "mqtt_audits", "time": "at", "days": 30, "most": 100}}
 
 
-@pytest.fixture
-def settings(environ: dict[str, str]) -> dict[str, str]:
-    """Let the cleaner have a policy, and run when it is asked only: some test will run at the time of its schedule."""
+@pytest.fixture(params=["folder", "s3"])
+def bucket(request: pytest.FixtureRequest, environ: dict[str, str]) -> BucketOfTest | None:
+    """Let the cleaner have a policy, a bucket or none, and run when it is asked only."""
     environ["COMPANION_CLEANER_POLICIES"] = json.dumps(POLICY)
     environ["COMPANION_JOBS_SCHEDULES"] = json.dumps({"cleaner": {}})
-    return environ
+    if request.param == "folder":
+        return None
+    bucket = new_bucket()
+    environ |= bucket.environ()
+    return bucket
 
 
-async def test_there_and_back(tmp_path: Path, settings: dict[str, str], shell: Shell) -> None:
+def spoil(data: Path, bucket: BucketOfTest | None) -> None:
+    """Cut off the end of the archive."""
+    if bucket is None:
+        (file,) = (data / "archive").glob("audits/*.zst")
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        (name,) = [name for name in bucket.names() if name.endswith(".zst")]
+        bucket.write(name, bucket.read(name)[:-1])
+
+
+async def test_there_and_back(tmp_path: Path, bucket: BucketOfTest | None, shell: Shell) -> None:
     """What the cleaner took away is listed, verified and brought back as it was; damage is found and brings back nothing."""
-    del settings
     now = int(time.time() * 1000)
     async with EmbeddedStore.open(tmp_path / "data") as store:
         await store.audits.append([Audit(now - n * DAY, "auth", "deny", "no_rule", topic=f"{n}") for n in range(40)])
@@ -45,8 +59,19 @@ async def test_there_and_back(tmp_path: Path, settings: dict[str, str], shell: S
             "archive", "restore", one["name"]
         )
         assert sorted(await store.audits.latest(100), key=lambda one: one.at) == before
-        (file,) = (tmp_path / "data" / "archive").glob("audits/*.zst")
-        file.write_bytes(file.read_bytes()[:-1])
+        if bucket is not None:
+            assert not (tmp_path / "data" / "archive").exists()
+            assert one["name"] in await shell("archive", "list", "--folder", str(bucket.place))
+        spoil(tmp_path / "data", bucket)
         assert "should be" in await shell("archive", "restore", one["name"], code=1)
         assert "1 of 1 archives are not whole" in await shell("archive", "verify", code=1)
         assert "companion archive list" in await shell("archive", "restore", "audits/nobody", code=1)
+        if bucket is not None:
+            bucket.client.delete_objects(
+                Bucket=bucket.name, Delete={"Objects": [{"Key": f"{PREFIX}/{name}"} for name in bucket.names()]}
+            )
+            bucket.client.delete_bucket(Bucket=bucket.name)
+            assert "a bucket that exists" in await shell("archive", "list", code=1)
+            assert "a bucket that exists" in await shell("jobs", "run", "cleaner", code=1)
+            assert len(await store.audits.latest(100)) == 40
+            assert "s3://bucket/prefix" in await shell("archive", "list", "--folder", "s3://", code=1)

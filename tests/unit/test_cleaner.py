@@ -20,7 +20,8 @@ from companion.leadership import Term
 from companion.settings import Settings
 from companion.stores.embedded import EmbeddedStore
 from maintenance.archive.folder import Folder
-from maintenance.cleaner import Cleaner, folder_of, policies_of
+from maintenance.archive.target import target_of
+from maintenance.cleaner import Cleaner, policies_of
 from maintenance.job import Work
 from tests.support.service import make_settings
 
@@ -232,8 +233,12 @@ def test_what_is_kept_where(tmp_path: Path) -> None:
     urls = {"mongo_url": "mongodb://h", "redis_url": "redis://h"}
     production = Settings.model_validate({"store": "production", **urls})
     assert {"sagas", "logs", "stats", "metrics", "sessions", "tokens", "dead-letters"} == set(policies_of(production))
-    assert folder_of(make_settings(tmp_path)) == tmp_path / "archive"
-    assert folder_of(make_settings(tmp_path, cleaner_archive=Path("/x"))) == Path("/x")
+    for settings, root in (
+        (make_settings(tmp_path), tmp_path / "archive"),
+        (make_settings(tmp_path, cleaner_archive=tmp_path / "x"), tmp_path / "x"),
+    ):
+        target_of(settings).begin("audits", "run", 1).abandon()
+        assert (root / "audits").is_dir()
 
 
 @pytest.mark.parametrize(

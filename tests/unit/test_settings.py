@@ -14,7 +14,15 @@ from companion.loading import PREFIX, displayed, load
 from companion.settings import Settings, secret_fields
 
 MARK = "s3cret-MARKER-0f-the-tests"
-SINGLE = {"mqtt_password", "mongo_url", "redis_url", "emqx_api_key", "emqx_api_secret"}
+SINGLE = {
+    "mqtt_password",
+    "mongo_url",
+    "redis_url",
+    "emqx_api_key",
+    "emqx_api_secret",
+    "s3_access_key",
+    "s3_secret_key",
+}
 """The secrets that are no lists."""
 
 LONG = MARK.ljust(64, "x")
