@@ -24,6 +24,9 @@ _MARGIN: Final = 0.1
 
 _AWAY_SECONDS: Final = (0.2, 2.0)
 
+_RENEW_PAUSE: Final = 0.05
+"""The least time between two attempts to renew: a store that refuses connections answers at once."""
+
 
 class Term:
     """One time of being the only one. `valid` is cheap: ask right before each write that nobody else may make."""
@@ -169,17 +172,22 @@ class Leadership:
 
     async def _keep(self, term: Term) -> None:
         """Renew until the lease is lost."""
+        away = False
         while term.valid:
-            await asyncio.sleep(min(self._seconds / _RENEWALS, max(0.0, term.left / 2)))
+            # Never past its end: then the work has to stop.
+            await asyncio.sleep(max(0.0, min(self._seconds / _RENEWALS, term.left, max(_RENEW_PAUSE, term.left / 2))))
             asked_at = self._clock()
             try:
                 async with asyncio.timeout(max(0.01, term.left)):
                     kept = await self._leases.renew(term.lease, self._seconds)
             except (CompanionError, TimeoutError) as problem:
-                log.warning("the lease was not renewed", name=self._name, problem=str(problem))
+                if not away:
+                    log.warning("the lease was not renewed", name=self._name, problem=str(problem))
+                away = True
                 continue
             if not kept:
                 return
+            away = False
             term.extend(asked_at, self._seconds)
 
 

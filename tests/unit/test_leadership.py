@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,7 @@ class Faulty:
         self._leases = leases
         self.away = False
         self.hanging = False
+        self.renewals = 0
 
     async def _fault(self) -> None:
         if self.away:
@@ -39,6 +41,7 @@ class Faulty:
         return await self._leases.acquire(name, holder, seconds)
 
     async def renew(self, lease: Lease, seconds: float) -> bool:
+        self.renewals += 1
         await self._fault()
         return await self._leases.renew(lease, seconds)
 
@@ -135,6 +138,17 @@ async def test_a_store_that_is_away_ends_the_term(leases: Faulty, fault: str) ->
         setattr(leases, fault, False)
         await wait_until(lambda: len(one.terms) == 2, 10, "there is a new term")
         assert one.terms[1].lease.token > one.terms[0].lease.token
+
+
+async def test_a_store_that_refuses_is_not_flooded(leases: Faulty, logged: io.StringIO) -> None:
+    """What fails at once is tried again after a pause, also in the last moments of a lease, and told once."""
+    one = Worker(leases, "one")
+    async with one.running():
+        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        leases.away, before = True, leases.renewals
+        await wait_until(lambda: Worker.at_work == 0, 5, "the work has ended")
+        assert 2 <= leases.renewals - before <= 8
+    assert logged.getvalue().count("the lease was not renewed") == 1
 
 
 async def test_a_short_outage_costs_nothing(leases: Faulty) -> None:
