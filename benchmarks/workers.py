@@ -13,8 +13,10 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -58,6 +60,8 @@ class _Round:
 def main() -> None:
     """Measure and print."""
     options = _options()
+    if shutil.which("wrk") is None:
+        sys.exit("benchmarks.workers: needs the program wrk on the PATH (Debian, Ubuntu: apt-get install wrk)")
     # As Ctrl-C does: leave by the way that stops the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="companion-bench-") as folder, contextlib.ExitStack() as stack:
