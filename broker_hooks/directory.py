@@ -24,7 +24,9 @@ from companion.core.rules import (
     RuleAction,
     subject_of_account,
     subject_of_grants,
+    subject_of_group,
     subject_of_kind,
+    subject_of_tenant,
 )
 from companion.metrics import Metrics
 
@@ -172,15 +174,17 @@ class Directory:
         username = access.username
         key = (username, access.client_id)
         connected = self._connected.get(key)
+        now = self._now()
         # One that has expired is looked up again: another process may have taken a newer token since.
-        if connected is None or connected.expires_at <= self._now() or not self._is_current(username, connected.seen):
+        if connected is None or connected.expires_at <= now or not self._is_current(username, connected.seen):
             try:
                 connected = await self._connected.load(key, lambda: self._load(*key), self._may_serve(username))
             except _Refused as refused:
                 return refused.deny
-        if connected.expires_at <= self._now():
+            now = self._now()
+        if connected.expires_at <= now:
             return connected.ended
-        return connected.policy.decide(access)
+        return connected.policy.decide(access, now)
 
     def _is_current(self, username: str, seen: int) -> bool:
         """Tell whether nothing about this user is known to have changed since there were `seen` notices."""
@@ -230,7 +234,19 @@ class Directory:
         granted_to = () if account is None else account.subjects
         if session is not None:
             granted_to = (session.subject,) if session.subject else ()
-        subjects = (EVERYONE, subject_of_kind(kind), subject_of_account(username), *map(subject_of_grants, granted_to))
+        belonging = [one for one in (session, account) if one is not None]
+        tenants = list(dict.fromkeys(one.tenant for one in belonging if one.tenant))
+        if tenants:
+            values["tenant"] = tenants[0]
+        groups = dict.fromkeys(group for one in belonging for group in one.groups)
+        subjects = (
+            EVERYONE,
+            subject_of_kind(kind),
+            *map(subject_of_tenant, tenants),
+            *map(subject_of_group, groups),
+            subject_of_account(username),
+            *map(subject_of_grants, granted_to),
+        )
         rules = await self._store.rules.of(subjects)
         if session is not None:
             rules = _within_scope(rules, session)
@@ -299,7 +315,7 @@ def _by_action(rule: Rule) -> Sequence[Rule]:
 
 
 def _weight_of_account(account: Account) -> int:
-    texts = len(account.password_hash) + len(account.username) + len(account.principal)
+    texts = len(account.password_hash) + len(account.username) + len(account.principal) + sum(map(len, account.groups))
     return _ACCOUNT_BYTES + texts + _RULE_BYTES * len(account.rules)
 
 

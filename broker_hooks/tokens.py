@@ -30,13 +30,18 @@ _LATEST: Final = 253_402_300_799  # the last second of the year 9999; EMQX refus
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says: principal, session, `exp` in Unix seconds; subject and scope, for grants, may be empty."""
+    """What a verified token says: principal, session, `exp` in Unix seconds; subject and scope, for grants, may be empty.
+
+    So may the groups (the claim `groups`, the domain and the app) and the tenant (the client application).
+    """
 
     principal: str
     session: str
     exp: int
     subject: str
     scope: str
+    groups: tuple[str, ...]
+    tenant: str
 
 
 class TokenCredential:
@@ -92,6 +97,8 @@ class TokenCredential:
                 expires_at,
                 claims.subject,
                 claims.scope,
+                claims.groups,
+                claims.tenant,
             )
         )
         if account is not None and account.expires_at is not None:
@@ -149,7 +156,22 @@ def _checked(claims: dict[str, Any]) -> Claims | Deny:
     exp = int(claims["exp"])
     if exp > _LATEST:
         return Deny(Reason.TOKEN_CLAIMS, detail="exp is not in seconds")
-    return Claims(principal, session, exp, _text(claims.get("subject")), _text(claims.get("scope")))
+    groups = _groups(claims)
+    if groups is None:
+        return Deny(Reason.TOKEN_CLAIMS, detail="groups is not a list of names")
+    tenant = _text(claims.get("cid"))
+    return Claims(principal, session, exp, _text(claims.get("subject")), _text(claims.get("scope")), groups, tenant)
+
+
+def _groups(claims: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return what a token belongs to; None where `groups` is no list of names: what is denied to a group must not be evaded so."""
+    named = claims.get("groups")
+    listed = [] if named is None else named
+    if not isinstance(listed, list) or not all(isinstance(one, str) and one for one in listed):
+        return None
+    # As the platform has it on every entity, a group is a domain name or the id of an app.
+    own = [text for name in ("domain", "aid") if (text := _text(claims.get(name)))]
+    return tuple(dict.fromkeys((*listed, *own)))
 
 
 def _text(claim: object) -> str:

@@ -27,7 +27,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from companion.core.errors import Invalid
 from companion.core.model import Kind
+from companion.core.windows import Window, schedule_of
 
 SecretFormat = Literal["hash", "plain", "sha256", "sha512", "pbkdf2-sha256", "pbkdf2-sha512"]
 
@@ -43,6 +45,7 @@ ACCOUNTS_LIKE: Final[Mapping[str, Mapping[str, Any]]] = {
         "deleted": "deleted_at",
         "principal": ["_id"],
         "subjects": "subjects",
+        "groups": "groups",
     },
     "devices": {
         "collection": "thing.devices",
@@ -53,6 +56,7 @@ ACCOUNTS_LIKE: Final[Mapping[str, Mapping[str, Any]]] = {
         "status": "status",
         "deleted": "deleted_at",
         "principal": ["_id"],
+        "groups": "groups",
     },
     "clients": {
         "collection": "domain.clients",
@@ -64,6 +68,8 @@ ACCOUNTS_LIKE: Final[Mapping[str, Mapping[str, Any]]] = {
         "expires": "expiration_date",
         "deleted": "deleted_at",
         "principal": ["_id"],
+        "groups": "groups",
+        "tenant": "_id",
     },
     "apts": {
         "collection": "auth.apts",
@@ -74,6 +80,8 @@ ACCOUNTS_LIKE: Final[Mapping[str, Mapping[str, Any]]] = {
         "deleted": "deleted_at",
         "principal": ["uid", "aid", "cid"],
         "subjects": "subjects",
+        "groups": "groups",
+        "tenant": "cid",
     },
     "emqx": {
         "collection": "mqtt.mqtt_user",
@@ -156,6 +164,10 @@ class AccountSource(_Table):
     """The first of these that has a value; without any, the user name."""
 
     subjects: str = ""
+    groups: str = ""
+    """A list of names or ids; whoever has another value here may not be used."""
+
+    tenant: str = ""
     superuser: str = ""
     acls: str = ""
     """A list of mosquitto-go-auth's `{topic, acc}`."""
@@ -183,6 +195,8 @@ class AccountSource(_Table):
             self.expires,
             self.deleted,
             self.subjects,
+            self.groups,
+            self.tenant,
             self.superuser,
             self.acls,
         }
@@ -193,6 +207,17 @@ class RuleSource(_Table):
     """One collection of rules, in a schema that is known."""
 
     like: Literal["grants", "emqx"]
+    timezone: str = "UTC"
+    """Of the times of grants."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            schedule_of(Window("0 0 * * *", 1, value))
+        except Invalid as problem:
+            raise ValueError(problem.allowed) from None
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -14,13 +14,11 @@ In the environment the same is a JSON object of tables.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _FIELDS: Final = 5
 _YEAR: Final = 366 * 86_400
 
@@ -64,30 +62,3 @@ class JobSettings(BaseModel):
     def wait(self, attempt: int) -> float:
         """Return the seconds between the attempt of this number (from 1) and the next."""
         return float(self.backoff * self.growth ** (attempt - 1))
-
-
-def days_of_week(field: str) -> str:
-    """Return the last field of a cron line with names for days: there 0 and 7 are Sunday, elsewhere 0 is Monday.
-
-    Raises ValueError for what is none.
-    """
-    if field == "*" or field.startswith("*/"):
-        return field
-    days: list[str] = []
-    for part in field.lower().split(","):
-        match = re.fullmatch(r"(\w+)(?:-(\w+))?(?:/(\d+))?", part)
-        if match is None:
-            raise ValueError(field)
-        first = _day(match[1])
-        last = first if match[2] is None else _day(match[2])
-        days += [_DAYS[one % 7] for one in range(first, last + 1 + 7 * (last < first), int(match[3] or 1))]
-    return ",".join(dict.fromkeys(days))
-
-
-def _day(text: str) -> int:
-    if text in _DAYS:
-        return _DAYS.index(text)
-    number = int(text)
-    if not 0 <= number <= len(_DAYS):
-        raise ValueError(text)
-    return number

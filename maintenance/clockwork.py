@@ -19,8 +19,9 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from companion.core.cron import days_of_week
 from companion.core.errors import Invalid
-from companion.job_settings import JobSettings, days_of_week
+from companion.job_settings import JobSettings
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MOST_TICKS: Final = 100_000

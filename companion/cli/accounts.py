@@ -26,6 +26,12 @@ PasswordFile = Annotated[
 ]
 
 
+Groups = Annotated[
+    list[str] | None, typer.Option("--group", help="A group that it is in; may be repeated.", show_default=False)
+]
+Tenant = Annotated[str, typer.Option(help="The tenant that it belongs to.", show_default=False)]
+
+
 @app.command()
 def add(
     username: Username,
@@ -36,6 +42,8 @@ def add(
     expires: Annotated[
         str, typer.Option(help="End of the account, such as 2027-01-31T12:00:00Z.", show_default=False)
     ] = "",
+    group: Groups = None,
+    tenant: Tenant = "",
     password_file: PasswordFile = None,
 ) -> None:
     """Add an account; its password comes from a prompt or a file, never from an argument."""
@@ -43,7 +51,16 @@ def add(
     check_username(principal or username, "principal")
     expires_at = parse_expiry(expires, "--expires")
     password_hash = hash_password(read_password(password_file), settings().password_cost)
-    account = Account(username, kind, principal or username, password_hash, expires_at=expires_at)
+    groups = _membership(group, tenant)
+    account = Account(
+        username,
+        kind,
+        principal or username,
+        password_hash,
+        expires_at=expires_at,
+        groups=groups,
+        tenant=tenant,
+    )
     with_store(lambda store: store.accounts.add([account]))
     typer.echo(f"added {kind.value} {username}")
 
@@ -70,6 +87,20 @@ def enable(username: Username) -> None:
     typer.echo(f"enabled {username}")
 
 
+@app.command()
+def assign(
+    username: Username,
+    group: Groups = None,
+    tenant: Tenant = "",
+) -> None:
+    """Put an account into these groups and this tenant, and into no others."""
+    groups = _membership(group, tenant)
+    _known(
+        username, found=with_store(lambda store: store.accounts.set_membership(username, groups=groups, tenant=tenant))
+    )
+    typer.echo(f"{username} is in {', '.join(groups) or 'no group'}, {'of ' + tenant if tenant else 'of no tenant'}")
+
+
 @app.command("list")
 def list_accounts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -85,6 +116,8 @@ def list_accounts(
                     "principal": account.principal,
                     "disabled": account.disabled,
                     "expires_at": account.expires_at,
+                    "groups": list(account.groups),
+                    "tenant": account.tenant,
                 }
                 for account in accounts
             ]
@@ -97,10 +130,13 @@ def list_accounts(
             account.principal,
             "disabled" if account.disabled else "enabled",
             datetime.fromtimestamp(account.expires_at, UTC).isoformat() if account.expires_at is not None else "never",
+            ", ".join(account.groups),
+            account.tenant,
         )
         for account in accounts
     ]
-    print_rows(f"{len(rows)} accounts", ("username", "kind", "principal", "state", "expires"), rows)
+    columns = ("username", "kind", "principal", "state", "expires", "groups", "tenant")
+    print_rows(f"{len(rows)} accounts", columns, rows)
 
 
 @app.command("import")
@@ -110,10 +146,19 @@ def import_accounts(
     ],
 ) -> None:
     """Import accounts with bcrypt or PBKDF2 hashes, all or none. Columns: username (or user_id), password_hash, kind, principal,
-    disabled, expires_at."""  # noqa: D205, D209 - typer shows the whole text
+    disabled, expires_at, groups (a list; in CSV with ; between), tenant."""  # noqa: D205, D209 - typer shows the whole text
     accounts = read_accounts(file, settings().password_max_cost)
     with_store(lambda store: store.accounts.add(accounts))
     typer.echo(f"imported {len(accounts)} accounts")
+
+
+def _membership(groups: list[str] | None, tenant: str) -> tuple[str, ...]:
+    """Return the groups, each once. Raises `Invalid` for a name that is none."""
+    for name in groups or ():
+        check_username(name, "--group")
+    if tenant:
+        check_username(tenant, "--tenant")
+    return tuple(dict.fromkeys(groups or ()))
 
 
 def _known(username: str, *, found: bool) -> None:

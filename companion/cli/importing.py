@@ -14,7 +14,17 @@ from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
 from companion.core.password_hashes import affordable, parse_password_hash
 
-_FIELDS: Final = ("username", "user_id", "password_hash", "kind", "principal", "disabled", "expires_at")
+_FIELDS: Final = (
+    "username",
+    "user_id",
+    "password_hash",
+    "kind",
+    "principal",
+    "disabled",
+    "expires_at",
+    "groups",
+    "tenant",
+)
 # EMQX's export of its built-in database has these too: the hashes hold their salts, and superusers are not taken over.
 _IGNORED: Final = ("salt", "is_superuser")
 _BOOLEANS: Final = {"": False, "false": False, "0": False, "true": True, "1": True}
@@ -101,7 +111,7 @@ def _account(where: str, row: Mapping[str, Any], max_cost: int) -> Account:
     for name in row:
         if name not in _FIELDS and name not in _IGNORED:
             raise Invalid(f"{where} {name}", "this column", f"the columns are {', '.join(_FIELDS)}")
-    text = {name: _text(where, name, row.get(name)) for name in _FIELDS}
+    text = {name: _text(where, name, row.get(name)) for name in _FIELDS if name != "groups"}
     username = text["username"] or text["user_id"]
     check_username(username, f"{where} username")
     principal = text["principal"] or username
@@ -118,6 +128,8 @@ def _account(where: str, row: Mapping[str, Any], max_cost: int) -> Account:
         raise Invalid(f"{where} kind", kind, f"one of {', '.join(Kind)}")
     if text["disabled"].lower() not in _BOOLEANS:
         raise Invalid(f"{where} disabled", text["disabled"], "true or false")
+    if text["tenant"]:
+        check_username(text["tenant"], f"{where} tenant")
     return Account(
         username,
         Kind(kind),
@@ -125,7 +137,19 @@ def _account(where: str, row: Mapping[str, Any], max_cost: int) -> Account:
         text["password_hash"],
         disabled=_BOOLEANS[text["disabled"].lower()],
         expires_at=parse_expiry(text["expires_at"], f"{where} expires_at"),
+        groups=_groups(where, row.get("groups")),
+        tenant=text["tenant"],
     )
+
+
+def _groups(where: str, value: object) -> tuple[str, ...]:
+    """Return a list of names, or a text of names with `;` between, as CSV has it."""
+    listed = [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value or []
+    if not isinstance(listed, list):
+        raise Invalid(f"{where} groups", "***", "a list of names, or a text with ; between them")
+    for name in listed:
+        check_username(name if isinstance(name, str) else "", f"{where} groups")
+    return tuple(dict.fromkeys(listed))
 
 
 def _text(where: str, name: str, value: object) -> str:

@@ -111,7 +111,8 @@ class Account:
     """Somebody who connects with a user name and a password. `expires_at` is in Unix seconds.
 
     `subjects` are the names that grants are given to (`local@domain`, as the platform writes them); most have none. `rules` are
-    those that its own document brings along, in the schemas of others; they are read, never stored by us.
+    those that its own document brings along, in the schemas of others; they are read, never stored by us. `groups` and `tenant` are
+    what it belongs to; rules can be given to them.
     """
 
     username: str
@@ -122,13 +123,16 @@ class Account:
     expires_at: int | None = None
     subjects: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    groups: tuple[str, ...] = ()
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """A platform session that logged in with an access token; `expires_at` is the token's `exp` in Unix seconds.
 
-    `subject` and `scope` (space-separated) are the token's claims; grants to the subject hold within the scope.
+    `subject` and `scope` (space-separated) are the token's claims; grants to the subject hold within the scope. So are `groups` and
+    `tenant`, to which rules can be given.
     """
 
     username: str
@@ -138,6 +142,8 @@ class Session:
     expires_at: int
     subject: str = ""
     scope: str = ""
+    groups: tuple[str, ...] = ()
+    tenant: str = ""
 
 
 class ChangeOp(StrEnum):

@@ -8,12 +8,14 @@ from enum import StrEnum
 from typing import Final
 
 from companion.core.errors import Invalid
+from companion.core.locations import check_locations
 from companion.core.model import Kind, Reason
 from companion.core.templates import Template
 from companion.core.topics import check_filter, split_share
+from companion.core.windows import Window, check_windows
 
-PLACEHOLDERS: Final = frozenset({"username", "clientid", "principal", "session"})
-"""`session` has a value in platform sessions only."""
+PLACEHOLDERS: Final = frozenset({"username", "clientid", "principal", "session", "tenant"})
+"""`session` has a value in platform sessions only, `tenant` for whoever belongs to one."""
 
 EVERYONE: Final = "everyone"
 SESSION_KIND: Final = "session"
@@ -22,7 +24,8 @@ SESSION_KIND: Final = "session"
 RULE_KINDS: Final = (*(kind.value for kind in Kind), SESSION_KIND)
 ANY_QOS: Final = frozenset({0, 1, 2})
 
-_SUBJECTS: Final = "everyone, kind:{" + "|".join(RULE_KINDS) + "} or account:{username}"
+_SUBJECTS: Final = "everyone, kind:{" + "|".join(RULE_KINDS) + "}, group:{name}, tenant:{name} or account:{username}"
+_NAMED: Final = frozenset({"account", "group", "tenant"})
 
 
 class Effect(StrEnum):
@@ -44,9 +47,11 @@ class RuleAction(StrEnum):
 class Rule:
     """One line of a policy.
 
-    `subject` is who it is for (`everyone`, `kind:device`, `account:alice`); `filter` is a topic filter with placeholders
-    (`PLACEHOLDERS`); `qos` is the set of QoS levels it speaks about; `retain` limits it to retained (True) or
-    to not retained (False) publishes and means nothing for subscriptions. `id` is given by the store.
+    `subject` is who it is for (`everyone`, `kind:device`, `group:night shift`, `tenant:acme`, `account:alice`); `filter` is a topic
+    filter with placeholders (`PLACEHOLDERS`); `qos` is the set of QoS levels it speaks about; `retain` limits it to retained
+    (True) or to not retained (False) publishes and means nothing for subscriptions. `windows` are the times at which it holds, any
+    of them; `locations` the addresses and networks (CIDR) that the client connects from, any of them; without any it holds always,
+    and everywhere. `id` is given by the store.
     """
 
     subject: str
@@ -57,6 +62,13 @@ class Rule:
     retain: bool | None = None
     id: str = ""
     reason: Reason = Reason.RULE
+    windows: tuple[Window, ...] = ()
+    locations: tuple[str, ...] = ()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it holds at some times or in some places only, so that a verdict may be another one at the next request."""
+        return bool(self.windows or self.locations)
 
 
 def subject_of_kind(kind: str) -> str:
@@ -69,6 +81,16 @@ def subject_of_account(username: str) -> str:
     return f"account:{username}"
 
 
+def subject_of_group(name: str) -> str:
+    """Return the subject of everybody in a group."""
+    return f"group:{name}"
+
+
+def subject_of_tenant(name: str) -> str:
+    """Return the subject of everybody who belongs to a tenant."""
+    return f"tenant:{name}"
+
+
 def subject_of_grants(name: str) -> str:
     """Return the subject of the platform's grants to `name` (`local@domain`); such rules are read, never added here."""
     return f"grants:{name}"
@@ -78,7 +100,7 @@ def check_rule(rule: Rule) -> Template:
     """Return the parsed filter of a rule that can be stored; raise `Invalid` naming the field otherwise."""
     scope, colon, name = rule.subject.partition(":")
     known = rule.subject == EVERYONE or (
-        colon and name and (scope == "account" or (scope == "kind" and name in RULE_KINDS))
+        colon and name and (scope in _NAMED or (scope == "kind" and name in RULE_KINDS))
     )
     if not known:
         raise Invalid("subject", rule.subject, f"a subject is {_SUBJECTS}")
@@ -95,6 +117,8 @@ def check_limits(rule: Rule) -> Template:
         raise Invalid(
             "filter", rule.filter, "no `eq ` as in EMQX's own rules: a rule's filter always means what it matches"
         )
+    check_windows(rule.windows)
+    check_locations(rule.locations)
     template = Template.parse(rule.filter, opener="${", allowed=PLACEHOLDERS, field="filter")
     start = template.literals[0]
     if template.names and start[:1] == "$" and "/" not in start:

@@ -58,6 +58,13 @@ class AnnouncingAccounts:
             await _tell(self._notices, Notice(Scope.ACCOUNT, username))
         return changed
 
+    async def set_membership(self, username: str, *, groups: Sequence[str], tenant: str) -> bool:
+        """Replace the groups and the tenant; False when there is no such account."""
+        changed = await self._accounts.set_membership(username, groups=groups, tenant=tenant)
+        if changed:
+            await _tell(self._notices, Notice(Scope.ACCOUNT, username))
+        return changed
+
     async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
         """Return up to `limit` accounts behind the user name `after`."""
         return await self._accounts.list(after=after, limit=limit)

@@ -11,7 +11,18 @@ import pytest
 from pydantic import SecretStr
 
 from companion.core.model import Account, Kind, Session
-from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction, subject_of_account, subject_of_kind
+from companion.core.rules import (
+    ANY_QOS,
+    EVERYONE,
+    Effect,
+    Rule,
+    RuleAction,
+    subject_of_account,
+    subject_of_group,
+    subject_of_kind,
+    subject_of_tenant,
+)
+from companion.core.windows import Window
 from tests.support.eventually import eventually
 from tests.support.jwts import SECRET, in_seconds, token
 from tests.support.service import Service, account_of, serving
@@ -26,9 +37,13 @@ async def service(tmp_path: Path, logged: io.StringIO) -> AsyncIterator[Service]
     del logged
     async with serving(tmp_path, token_secrets=(SecretStr(SECRET),), token_leeway=0) as running:
         await running.store.accounts.add(
-            [Account("alice", Kind.DEVICE, "p1", "no hash"), Account("bob", Kind.USER, "bob", "no hash")]
+            [
+                Account("alice", Kind.DEVICE, "p1", "no hash", groups=("west", "night"), tenant="acme"),
+                Account("bob", Kind.USER, "bob", "no hash", groups=("east",)),
+            ]
         )
-        await running.store.sessions.put(Session("u1", "s1:1", "u1", "s1", in_seconds(900)))
+        session = Session("u1", "s1:1", "u1", "s1", in_seconds(900), groups=("east",), tenant="t/+")
+        await running.store.sessions.put(session)
         yield running
 
 
@@ -215,6 +230,14 @@ async def test_an_account_that_expires(service: Service, logged: io.StringIO) ->
         (subject_of_kind("user"), "u1", "s1:1", False),
         (subject_of_kind("session"), "u1", "s1:1", True),
         (subject_of_kind("session"), "alice", "c1", False),
+        (subject_of_group("west"), "alice", "c1", True),
+        (subject_of_group("night"), "alice", "c1", True),
+        (subject_of_group("west"), "bob", "c1", False),
+        (subject_of_group("east"), "u1", "s1:1", True),
+        (subject_of_group("acme"), "alice", "c1", False),
+        (subject_of_tenant("acme"), "alice", "c1", True),
+        (subject_of_tenant("acme"), "bob", "c1", False),
+        (subject_of_tenant("t/+"), "u1", "s1:1", True),
         (EVERYONE, "alice", "c1", True),
         (EVERYONE, "u1", "s1:1", True),
     ],
@@ -230,13 +253,19 @@ async def test_whom_a_rule_is_for(
 
 @pytest.mark.parametrize(
     ("placeholder", "of_alice", "of_session"),
-    [("username", "alice", "u1"), ("clientid", "c1", "s1:1"), ("principal", "p1", "u1"), ("session", None, "s1")],
+    [
+        ("username", "alice", "u1"),
+        ("clientid", "c1", "s1:1"),
+        ("principal", "p1", "u1"),
+        ("session", None, "s1"),
+        ("tenant", "acme", "t%2F%2B"),
+    ],
 )
 async def test_placeholders(service: Service, placeholder: str, of_alice: str | None, of_session: str) -> None:
     """Each placeholder stands for the value of whoever asks; without a value the rule grants nothing."""
     await allow(service, EVERYONE, RuleAction.PUBLISH, f"of/${{{placeholder}}}/x")
     for username, client_id, own in (("alice", "c1", of_alice), ("u1", "s1:1", of_session)):
-        for value in ("alice", "c1", "p1", "u1", "s1", "s1:1", "", "+", f"${{{placeholder}}}"):
+        for value in ("alice", "c1", "p1", "u1", "s1", "s1:1", "acme", "t%2F%2B", "", "+", f"${{{placeholder}}}"):
             expected = value == own
             assert await service.may(username, "publish", f"of/{value}/x", client_id) is expected
 
@@ -264,6 +293,42 @@ async def test_deny_beats_allow(service: Service, logged: io.StringIO, subject: 
         assert await service.may("alice", action, topic) is False
         line = decisions(logged)[-1]
         assert (line["reason"], line["rule"]) == ("denied_by_rule", denying.id)
+
+
+async def test_where_a_rule_holds(service: Service) -> None:
+    """By the address that EMQX tells; without one an allow rule with a location does not hold, and a deny rule does."""
+    await allow(service, ALICE, RuleAction.ALL, "near", locations=("10.0.0.0/8", "2001:db8::/32"))
+    await allow(service, ALICE, RuleAction.ALL, "far")
+    await deny(service, ALICE, RuleAction.ALL, "far", locations=("10.0.0.0/8",))
+    for peer, near, far in (
+        ("10.1.2.3", True, False),
+        ("::ffff:10.1.2.3", True, False),
+        ("2001:db8::7", True, True),
+        ("192.0.2.1", False, True),
+        ("", False, False),
+        ("undefined", False, False),
+    ):
+        for action in ("publish", "subscribe"):
+            assert await service.may("alice", action, "near", peerhost=peer) is near
+            assert await service.may("alice", action, "far", peerhost=peer) is far
+
+
+async def test_when_a_rule_holds(service: Service) -> None:
+    """Windows open and close under a policy that is remembered all the while; a time that is not now is not now."""
+    # Three seconds open, three closed.
+    await allow(service, ALICE, RuleAction.ALL, "ajar", windows=(Window("*/6 * * * * *", 3),))
+    await allow(service, ALICE, RuleAction.ALL, "open", windows=(Window("* * * * *", 60, "Asia/Kathmandu"),))
+    await service.remembers("alice", "open")
+    misses = await service.metric("companion_cache_lookups_total", cache="policy", outcome="miss")
+
+    async def shut() -> bool:
+        return not await service.may("alice", "publish", "ajar")
+
+    for _ in range(2):
+        await eventually(lambda: service.may("alice", "publish", "ajar"), what="the window is open")
+        await eventually(shut, what="the window is closed")
+    assert await service.may("alice", "subscribe", "open")
+    assert await service.metric("companion_cache_lookups_total", cache="policy", outcome="miss") == misses
 
 
 async def test_deny_beats_own_topics(service: Service) -> None:

@@ -93,10 +93,23 @@ async def test_disabled_and_enabled(store: Store) -> None:
     assert await store.accounts.get("bob") == account("bob")
 
 
+async def test_groups_and_tenant(store: Store) -> None:
+    """They come back, whatever they are called; they are replaced together, and nothing else is."""
+    belonging = account("alice", groups=HOSTILE, tenant=HOSTILE[8], expires_at=5)
+    await store.accounts.add([belonging, account("bob", groups=("g",))])
+    assert await store.accounts.get("alice") == belonging
+    assert await store.accounts.set_membership("alice", groups=["h"], tenant="t") is True
+    assert await store.accounts.get("alice") == replace(belonging, groups=("h",), tenant="t")
+    assert await store.accounts.set_membership("alice", groups=[], tenant="") is True
+    assert await store.accounts.get("alice") == replace(belonging, groups=(), tenant="")
+    assert await store.accounts.get("bob") == account("bob", groups=("g",))
+
+
 async def test_nobody_to_change(store: Store) -> None:
     """Changing an account that does not exist says so and makes none."""
     assert await store.accounts.set_password("alice", "hash") is False
     assert await store.accounts.set_disabled("alice", disabled=True) is False
+    assert await store.accounts.set_membership("alice", groups=["g"], tenant="t") is False
     assert await store.accounts.get("alice") is None
 
 

@@ -10,7 +10,18 @@ import pytest
 
 from companion.core.errors import CompanionError, Invalid
 from companion.core.ports import Store
-from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction, subject_of_account, subject_of_kind
+from companion.core.rules import (
+    ANY_QOS,
+    EVERYONE,
+    Effect,
+    Rule,
+    RuleAction,
+    subject_of_account,
+    subject_of_group,
+    subject_of_kind,
+    subject_of_tenant,
+)
+from companion.core.windows import Window
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE
 from tests.support.policies import QOS_SETS
@@ -43,6 +54,21 @@ async def test_every_field_comes_back(store: Store) -> None:
     assert list(await store.rules.of([EVERYONE])) == added
 
 
+async def test_conditions_come_back(store: Store) -> None:
+    """Windows and locations are found as they were added, in their order."""
+    night = Window("0 22 * * *", 8 * 3600, "Europe/Berlin")
+    wanted = [
+        replace(rule(), windows=(night,)),
+        replace(rule(), locations=("2001:db8::/32", "10.0.0.1")),
+        replace(rule(), windows=(Window("*/5 * * * * *", 1), night), locations=("0.0.0.0/0",)),
+        rule(),
+    ]
+    added = [await store.rules.add(one) for one in wanted]
+    assert [replace(one, id="") for one in added] == wanted
+    assert list(await store.rules.list()) == added
+    assert [one.conditional for one in await store.rules.of([EVERYONE])] == [True, True, True, False]
+
+
 async def test_the_same_rule_twice(store: Store) -> None:
     """Equal rules are two rules, and one can go without the other."""
     first, second = await store.rules.add(rule()), await store.rules.add(rule())
@@ -71,6 +97,9 @@ async def test_a_given_id_means_nothing(store: Store) -> None:
         (rule(subject="kind:robot"), "subject"),
         (rule(qos=frozenset()), "qos"),
         (rule(qos=frozenset({0, 3})), "qos"),
+        (rule(subject="group:"), "subject"),
+        (replace(rule(), windows=(Window("0 8 * * *", 0),)), "windows[0].duration"),
+        (replace(rule(), locations=("here",)), "locations[0]"),
     ],
 )
 async def test_what_cannot_be_enforced_is_not_stored(store: Store, bad: Rule, field: str) -> None:
@@ -118,6 +147,7 @@ async def test_subjects_are_what_they_are(store: Store) -> None:
     added = {name: await store.rules.add(rule(subject=subject_of_account(name))) for name in HOSTILE}
     for name, one in added.items():
         assert list(await store.rules.of([subject_of_account(name)])) == [one]
+        assert list(await store.rules.of([subject_of_group(name), subject_of_tenant(name)])) == []
 
 
 async def test_a_refusal_harms_no_rule_beside_it(store: Store) -> None:

@@ -29,6 +29,13 @@ async def test_every_field_comes_back(store: Store) -> None:
         assert await store.sessions.get("u", "s:1") == wanted
 
 
+async def test_groups_and_tenant_come_back(store: Store) -> None:
+    """Whatever they are called."""
+    for wanted in (session(groups=HOSTILE, tenant=HOSTILE[8], subject="a@b", scope="publish"), session(groups=("g",))):
+        await store.sessions.put(wanted)
+        assert await store.sessions.get("u", "s:1") == wanted
+
+
 async def test_the_newer_one_takes_the_place(store: Store) -> None:
     """A session of the same user name and client id replaces the earlier one, whatever its end."""
     first = session(expires_at=2000)

@@ -5,6 +5,8 @@ Hypothesis makes runs repeatable by itself where it finds a CI system (`CI` in t
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -40,6 +42,11 @@ PIECES = (
 def examples(count: int) -> settings:
     """Return settings for `count` examples without any limit in time: machines are slow at times, and that is no failure."""
     return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def many_examples(count: int) -> settings:
+    """Return settings for as many examples as COMPANION_TEST_EXAMPLES says, or for `count`."""
+    return examples(int(os.environ.get("COMPANION_TEST_EXAMPLES", count)))
 
 
 def any_text() -> st.SearchStrategy[str]:

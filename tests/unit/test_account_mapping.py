@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from pydantic import ValidationError
 
-from companion.account_sources import AccountSource
+from companion.account_sources import AccountSource, RuleSource
 from companion.core.model import Account, Kind
 from companion.core.password_hashes import plain, salted
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
+from companion.core.windows import Window
 from companion.stores.mongo.foreign_rules import rules_of_emqx, rules_of_grant
 from companion.stores.mongo.go_auth import rules_of_acls
 from companion.stores.mongo.mapping import account_of, names_of, query_of
@@ -41,9 +43,28 @@ def test_the_platforms_collections() -> None:
         "client_secret": "s",
         "expiration_date": dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
     }
-    assert read("clients", client) == Account("alice", Kind.SERVICE, str(ONE), plain("s"), expires_at=1_893_456_000)
+    assert read("clients", client) == Account(
+        "alice", Kind.SERVICE, str(ONE), plain("s"), expires_at=1_893_456_000, tenant=str(ONE)
+    )
     token = {"_id": ONE, "aid": "app", "cid": "client", "expires_at": 1_893_456_000_123, "token": BCRYPT}
-    assert read("apts", token) == Account("alice", Kind.SERVICE, "app", BCRYPT, expires_at=1_893_456_000)
+    assert read("apts", token) == Account(
+        "alice", Kind.SERVICE, "app", BCRYPT, expires_at=1_893_456_000, tenant="client"
+    )
+
+
+def test_groups_and_tenants() -> None:
+    """What somebody belongs to is read where the settings say; groups may be ids, and what is no list of names lets nobody in."""
+    user = {"_id": ONE, "username": "alice", "password": BCRYPT}
+    assert read("users", {**user, "groups": ["a.org", ONE]}).groups == ("a.org", str(ONE))
+    assert not read("users", {**user, "groups": []}).disabled
+    assert not read("users", {**user, "groups": None}).disabled
+    for wrong in ("a.org", ["a.org", 7], [None], {"a": 1}, [""]):
+        found = read("users", {**user, "groups": wrong})
+        assert found.disabled
+        assert found.groups == ()
+    elsewhere = read("users", {**user, "in": {"teams": ["x"], "firm": "acme"}}, groups="in.teams", tenant="in.firm")
+    assert (elsewhere.groups, elsewhere.tenant) == (("x",), "acme")
+    assert read("users", {**user, "firm": ["acme"]}, tenant="firm").tenant == ""
 
 
 def test_emqx_and_go_auth() -> None:
@@ -225,7 +246,7 @@ def grant(**document: Any) -> list[Rule]:
 
 
 def test_grants() -> None:
-    """A grant on a topic is a rule; on a service's documents, or under a condition, it is none."""
+    """A grant on a topic is a rule; on a service's documents, or on some of them, it is none."""
     (rule,) = grant(action="publish", object="telemetry/+/x")
     assert (rule.subject, rule.action, rule.filter) == ("grants:alice@a.org", RuleAction.PUBLISH, "telemetry/+/x")
     assert grant(action="any", object="a")[0].action is RuleAction.ALL
@@ -236,10 +257,54 @@ def test_grants() -> None:
         {"action": "publish", "object": "thing:*"},
         {"action": "publish", "object": 7},
         {"action": "publish", "object": "a#"},
-        {"action": "publish", "object": "a", "location": ["10.0.0.0/8"]},
-        {"action": "publish", "object": "a", "time": [{"cron_exp": "* * * * *", "duration": 60}]},
         {"action": "publish", "object": "a", "filter": [{"owner": 1}]},
         {"action": "publish", "object": "a", "deleted_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)},
         {"object": "a"},
     ):
         assert grant(**document) == []
+
+
+def test_grants_at_some_times_and_in_some_places() -> None:
+    """Times have a cron line, with seconds as the platform writes it or not, in the time zone of the source; places networks."""
+    morning = {"cron_exp": "* * 7 * * *", "duration": 9 * 3600}
+    document = {
+        "_id": 1,
+        "action": "publish",
+        "object": "a",
+        "time": [morning],
+        "location": ["192.168.2.10", "192.168.1.7/24"],
+    }
+    (rule,) = rules_of_grant(document, "grants:alice@a.org", "auth.grants", "Europe/Berlin")
+    assert rule.windows == (Window("* * 7 * * *", 9 * 3600, "Europe/Berlin"),)
+    assert rule.locations == ("192.168.2.10/32", "192.168.1.0/24")
+    assert rule.conditional
+    (rule,) = grant(action="publish", object="a", time=morning, location="10.0.0.0/8")
+    assert rule.windows == (Window("* * 7 * * *", 9 * 3600, "UTC"),)
+    assert rule.locations == ("10.0.0.0/8",)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"time": [{"cron_exp": "whenever", "duration": 60}]},
+        {"time": [{"cron_exp": "0 8 * * *"}]},
+        {"time": [{"duration": 60}]},
+        {"time": [{"cron_exp": "0 8 * * *", "duration": 60}, {"cron_exp": "0 8 1 * 1", "duration": 60}]},
+        {"time": "0 8 * * *"},
+        {"time": 8},
+        {"location": ["here"]},
+        {"location": ["10.0.0.0/8", 7]},
+        {"location": {"cidr": "10.0.0.0/8"}},
+    ],
+    ids=str,
+)
+def test_grants_under_conditions_that_are_not_understood(condition: Mapping[str, Any]) -> None:
+    """They allow nothing: not even in the places and at the times that are understood."""
+    assert grant(action="publish", object="a", **condition) == []
+
+
+def test_the_time_zone_of_grants() -> None:
+    """It has to be one."""
+    assert RuleSource.model_validate({"like": "grants", "timezone": "Asia/Tehran"}).timezone == "Asia/Tehran"
+    with pytest.raises(ValidationError, match="the name of a time zone"):
+        RuleSource.model_validate({"like": "grants", "timezone": "Mars"})

@@ -67,6 +67,12 @@ def test_accounts_from_adding_to_disabling(companion: Companion) -> None:
         "user",
         "--expires",
         "2030-01-01T00:00:00Z",
+        "--group",
+        "night",
+        "--group",
+        "day",
+        "--tenant",
+        "acme",
         "--password-file",
         "-",
         typed="pw\n",
@@ -84,7 +90,12 @@ def test_accounts_from_adding_to_disabling(companion: Companion) -> None:
         "principal": "alice",
         "disabled": True,
         "expires_at": 1893456000,
+        "groups": ["night", "day"],
+        "tenant": "acme",
     }
+    assert companion("accounts", "assign", "alice", "--group", "west").output == "alice is in west, of no tenant\n"
+    (listed,) = json.loads(companion("accounts", "list", "--json").output)
+    assert (listed["groups"], listed["tenant"]) == (["west"], "")
     assert companion("accounts", "enable", "alice").code == 0
     table = companion("accounts", "list").output
     assert "alice" in table
@@ -121,6 +132,13 @@ def test_the_store_is_its_owners_alone(companion: Companion, tmp_path: Path) -> 
             "username: 'nobody' is not allowed; an account that exists",
         ),
         (["accounts", "disable", "nobody"], "", "an account that exists"),
+        (["accounts", "assign", "nobody"], "", "an account that exists"),
+        (["accounts", "assign", "a", "--group", ""], "", "--group: '' is not allowed"),
+        (
+            ["accounts", "add", "a", "--tenant", "a\nb", "--password-file", "-"],
+            "pw",
+            r"--tenant: 'a\nb' is not allowed",
+        ),
         (["accounts", "import", "/nowhere.csv"], "", "file: '/nowhere.csv'"),
         (
             ["rules", "add", "allow", "publish", "a/#/b", "--everyone"],
@@ -133,6 +151,21 @@ def test_the_store_is_its_owners_alone(companion: Companion, tmp_path: Path) -> 
         (["rules", "add", "allow", "publish", "a", "--everyone", "--kind", "user"], "", "exactly one of them"),
         (["rules", "add", "allow", "publish", "a", "--kind", "robot"], "", "subject: 'kind:robot' is not allowed"),
         (["rules", "add", "allow", "publish", "a", "--everyone", "--qos", "3"], "", "--qos: '3' is not allowed"),
+        (
+            ["rules", "add", "allow", "publish", "a", "--everyone", "--window", "0 8 * * *"],
+            "",
+            "--window: '0 8 * * *' is not allowed; CRON;SECONDS",
+        ),
+        (
+            ["rules", "add", "allow", "publish", "a", "--everyone", "--window", "0 8 1 * 1;60"],
+            "",
+            "windows[0].cron: '0 8 1 * 1' is not allowed",
+        ),
+        (
+            ["rules", "add", "allow", "publish", "a", "--everyone", "--location", "10.0.0.1/8"],
+            "",
+            "locations[0]: '10.0.0.1/8' is not allowed",
+        ),
         (["rules", "add", "permit", "publish", "a", "--everyone"], "", "'permit' is not one of"),
         (["rules", "remove", "17"], "", "id: '17' is not allowed; a rule that exists"),
         (["change", "--file", "/nowhere.json"], "", "--file: '/nowhere.json'"),
@@ -165,7 +198,10 @@ def test_an_account_is_added_once(companion: Companion) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        f"username,password_hash,kind,principal,disabled,expires_at\nada,{HASH},user,p1,true,2030-01-01T00:00:00+00:00\nbob,{HASH},,,,\n",
+        (
+            f"username,password_hash,kind,principal,disabled,expires_at,groups,tenant\n"
+            f"ada,{HASH},user,p1,true,2030-01-01T00:00:00+00:00,night; day,acme\nbob,{HASH},,,,,,\n"
+        ),
         json.dumps(
             [
                 {
@@ -175,6 +211,8 @@ def test_an_account_is_added_once(companion: Companion) -> None:
                     "principal": "p1",
                     "disabled": True,
                     "expires_at": 1893456000,
+                    "groups": ["night", "day"],
+                    "tenant": "acme",
                 },
                 {"user_id": "bob", "password_hash": HASH, "is_superuser": False, "salt": ""},
             ]
@@ -189,6 +227,8 @@ def test_an_account_is_added_once(companion: Companion) -> None:
                         "principal": "p1",
                         "disabled": "1",
                         "expires_at": "1893456000",
+                        "groups": "night;day",
+                        "tenant": "acme",
                     }
                 ),
                 "",
@@ -204,8 +244,24 @@ def test_an_import(companion: Companion, tmp_path: Path, content: str) -> None:
     file.write_text(content)
     assert companion("accounts", "import", str(file)).output == "imported 2 accounts\n"
     ada, bob = json.loads(companion("accounts", "list", "--json").output)
-    assert ada == {"username": "ada", "kind": "user", "principal": "p1", "disabled": True, "expires_at": 1893456000}
-    assert bob == {"username": "bob", "kind": "device", "principal": "bob", "disabled": False, "expires_at": None}
+    assert ada == {
+        "username": "ada",
+        "kind": "user",
+        "principal": "p1",
+        "disabled": True,
+        "expires_at": 1893456000,
+        "groups": ["night", "day"],
+        "tenant": "acme",
+    }
+    assert bob == {
+        "username": "bob",
+        "kind": "device",
+        "principal": "bob",
+        "disabled": False,
+        "expires_at": None,
+        "groups": [],
+        "tenant": "",
+    }
 
 
 @pytest.mark.parametrize(
@@ -232,6 +288,8 @@ def test_an_import(companion: Companion, tmp_path: Path, content: str) -> None:
         ("[{]", "valid JSON"),
         ('{"username": "ada"\n', "line 1"),
         ('[{"username": ["ada"]}]', "row 1: username"),
+        (f'[{{"username": "ada", "password_hash": "{HASH}", "groups": [7]}}]', "row 1: groups"),
+        (f'[{{"username": "ada", "password_hash": "{HASH}", "groups": {{"a": 1}}}}]', "row 1: groups"),
     ],
 )
 def test_an_import_is_all_or_nothing(companion: Companion, tmp_path: Path, content: str, said: str) -> None:

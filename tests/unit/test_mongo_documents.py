@@ -56,6 +56,9 @@ async def test_what_the_driver_says(logged: io.StringIO, ports: MongoPorts) -> N
         {"expires_at": True},
         {"subjects": "a@b"},
         {"subjects": [1]},
+        {"groups": "night"},
+        {"groups": [None]},
+        {"tenant": 7},
     ],
     ids=str,
 )
@@ -69,7 +72,20 @@ async def test_an_account_that_is_not_understood(ports: MongoPorts, fields: dict
 
 
 @pytest.mark.parametrize(
-    "fields", [{"filter": "a/#/b"}, {"qos": [3]}, {"qos": "0"}, {"action": "read"}, {"filter": None}], ids=str
+    "fields",
+    [
+        {"filter": "a/#/b"},
+        {"qos": [3]},
+        {"qos": "0"},
+        {"action": "read"},
+        {"filter": None},
+        {"windows": [{"cron": "0 8 * * *"}]},
+        {"windows": {"cron": "0 8 * * *", "duration": 60}},
+        {"windows": ""},
+        {"locations": ["here"]},
+        {"locations": "10.0.0.0/8"},
+    ],
+    ids=str,
 )
 async def test_a_rule_that_is_not_understood(ports: MongoPorts, fields: dict[str, Any]) -> None:
     """An allow that cannot be enforced allows nothing; a deny then denies everything to its subject."""

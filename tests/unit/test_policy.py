@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -13,16 +14,21 @@ from companion.core.errors import Invalid
 from companion.core.model import Access, Action, Allow, Decision, Deny, Reason
 from companion.core.policy import OWN_TOPICS, Policy
 from companion.core.rules import EVERYONE, Effect, Rule, RuleAction
+from companion.core.windows import Window
 from tests.support import oracle
 from tests.support.hypo import any_text, examples
 from tests.support.policies import (
+    MOMENTS,
     NAMES,
+    PEERS,
     PUBLISHES,
     QOS,
     QOS_SETS,
     SUBSCRIPTIONS,
     Expected,
     completions,
+    conditional_rule_sets,
+    expected,
     expected_publish,
     expected_subscribe,
     rule_sets,
@@ -49,8 +55,8 @@ def subscribe(topic_filter: str, qos: int | None = None) -> Access:
     return Access(Action.SUBSCRIBE, topic_filter, qos=qos)
 
 
-def check(decision: Decision, expected: Expected) -> None:
-    kind, reason, ids = expected
+def check(decision: Decision, right: Expected) -> None:
+    kind, reason, ids = right
     assert isinstance(decision, kind)
     assert decision.reason is reason
     assert decision.rule in ids
@@ -72,6 +78,53 @@ def test_subscribe_by_brute_force(rules: list[Rule], wanted: list[Access]) -> No
     policy = Policy(rules, {})
     for access in wanted:
         check(policy.decide(access), expected_subscribe(rules, access))
+
+
+@examples(600)
+@given(
+    conditional_rule_sets(),
+    st.lists(st.tuples(PUBLISHES | SUBSCRIPTIONS, PEERS, MOMENTS), min_size=1, max_size=8),
+)
+def test_conditions_by_brute_force(rules: list[Rule], wanted: list[tuple[Access, str, int | None]]) -> None:
+    """For any rules with windows and locations, asked at any times, known or not: the decision is that of the rules one by one."""
+    policy = Policy(rules, {})
+    for access, peer, now in wanted:
+        here = replace(access, peer_host=peer)
+        check(policy.decide(here, now), expected(rules, here, now))
+
+
+@examples(200)
+@given(
+    conditional_rule_sets(), PUBLISHES | SUBSCRIPTIONS, PEERS, MOMENTS.filter(bool), st.floats(0, 1, exclude_max=True)
+)
+def test_until_when_a_verdict_is_certain(rules: list[Rule], access: Access, peer: str, now: int, share: float) -> None:
+    """No verdict changes by the passing of time before the policy says so; without windows none ever does."""
+    policy, here = Policy(rules, {}), replace(access, peer_host=peer)
+    until = policy.certain_until(now)
+    assert until > now
+    assert (until == math.inf) or any(rule.windows for rule in rules)
+    between = now + int((min(until, now + 10_000_000) - now) * share)
+    assert policy.decide(here, between) == policy.decide(here, now)
+
+
+def test_conditions_by_name() -> None:
+    """Who is unknown gets nothing: no address and no time meet no allow rule with a condition, and every deny rule with one."""
+    night = Window("0 22 * * *", 8 * 3600, "Europe/Berlin")
+    evening, noon = 1_795_987_800, 1_795_950_000  # 30 November 2026, 22:30 and 12:00 in Berlin
+    yes = Policy([replace(allow("a"), windows=(night,), locations=("10.0.0.0/8",))], {})
+    no = Policy([allow("a"), replace(deny("a"), windows=(night,), locations=("10.0.0.0/8",))], {})
+    here = replace(publish("a"), peer_host="10.1.2.3")
+    for access, now, holds in (
+        (here, evening, True),
+        (here, noon, False),
+        (replace(here, peer_host="192.0.2.1"), evening, False),
+    ):
+        assert isinstance(yes.decide(access, now), Allow) is holds
+        assert isinstance(no.decide(access, now), Allow) is not holds
+    unknown = ((here, None), (replace(here, peer_host=""), evening), (replace(here, peer_host="x"), None))
+    for access, moment in unknown:
+        assert yes.decide(access, moment) == NO_RULE
+        assert no.decide(access, moment) == Deny(Reason.DENIED_BY_RULE, rule="no")
 
 
 def test_every_small_pair_of_allow_and_deny() -> None:
@@ -155,9 +208,9 @@ OVER_GRANTS = [
 @pytest.mark.parametrize(("rules", "wanted", "rule"), OVER_GRANTS)
 def test_subscriptions_that_would_receive_too_much(rules: list[Rule], wanted: str, rule: str) -> None:
     """A subscription that could receive one topic too many is denied, also where EMQX's matcher grants it."""
-    expected = Deny(Reason.DENIED_BY_RULE, rule=rule) if rule else NO_RULE
-    assert Policy(rules, {}).decide(subscribe(wanted)) == expected
-    assert Policy(rules[::-1], {}).decide(subscribe(wanted)) == expected
+    right = Deny(Reason.DENIED_BY_RULE, rule=rule) if rule else NO_RULE
+    assert Policy(rules, {}).decide(subscribe(wanted)) == right
+    assert Policy(rules[::-1], {}).decide(subscribe(wanted)) == right
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,9 +22,12 @@ from companion.core.rules import (
     RuleAction,
     check_rule,
     subject_of_account,
+    subject_of_group,
     subject_of_kind,
+    subject_of_tenant,
 )
 from companion.core.topics import check_filter, split_share
+from companion.core.windows import Window
 from tests.support import oracle
 from tests.support.hypo import any_text, examples
 
@@ -40,10 +45,14 @@ def rule(filter_: str = "t/#", *, subject: str = EVERYONE, qos: frozenset[int] =
         subject_of_account("a:b"),
         subject_of_account("kind:device"),
         subject_of_account("everyone"),
+        subject_of_group("night shift"),
+        subject_of_group("a:b"),
+        subject_of_tenant("acme"),
+        subject_of_tenant("everyone"),
     ],
 )
 def test_subjects(subject: str) -> None:
-    """Everyone, a kind that exists and any account can have rules."""
+    """Everyone, a kind that exists and any account, group and tenant can have rules."""
     assert check_rule(rule(subject=subject)).source == "t/#"
 
 
@@ -61,8 +70,10 @@ def test_subjects(subject: str) -> None:
         "account:",
         ":",
         ":x",
-        "group:a",
-        "group:device",
+        "group:",
+        "tenant:",
+        "Group:a",
+        "groups:a",
         "everyone:device",
     ],
 )
@@ -178,3 +189,31 @@ def test_a_rule_is_either_enforceable_or_refused(text: str) -> None:
         with pytest.raises(Invalid) as caught:
             check_rule(rule(text))
         assert caught.value.field == "filter"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"windows": (Window("0 8 * *", 60),)}, "windows[0].cron", "0 8"),
+        ({"windows": (Window("0 8 * * *", 60), Window("0 8 * * *", 0))}, "windows[1].duration", "0"),
+        ({"windows": (Window("0 8 * * *", 60, "Mars"),)}, "windows[0].timezone", "Mars"),
+        ({"windows": (Window("* * * * *", 1),) * 101}, "windows", "more than 100"),
+        ({"locations": ("10.0.0.0/33",)}, "locations[0]", "10.0.0.0/33"),
+        ({"locations": ("10.0.0.1", "10.0.0.1/8")}, "locations[1]", "10.0.0.1/8"),
+        ({"locations": ("10.0.0.1",) * 1001}, "locations", "more than 1000"),
+    ],
+)
+def test_conditions_that_cannot_be_understood(changes: dict[str, Any], field: str, value: str) -> None:
+    """A window or a location that says nothing clear is named, with its value."""
+    with pytest.raises(Invalid) as caught:
+        check_rule(replace(rule(), **changes))
+    assert caught.value.field == field
+    assert value in caught.value.value
+
+
+def test_what_is_conditional() -> None:
+    """A rule is marked that holds at some times or in some places only; limits of QoS and retain are no condition."""
+    assert not rule(qos=frozenset({1})).conditional
+    assert not replace(rule(), retain=True).conditional
+    assert replace(rule(), windows=(Window("0 8 * * *", 60),)).conditional
+    assert replace(rule(), locations=("10.0.0.0/8",)).conditional

@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from companion.background import background
+from companion.core.cron import days_of_week
 from companion.core.errors import Invalid
-from companion.job_settings import JobSettings, days_of_week
+from companion.job_settings import JobSettings
 from maintenance.clockwork import Clockwork, last_due, next_due, trigger_of
 from tests.support.waiting import wait_until
 

@@ -28,6 +28,10 @@ class Accounts(Protocol):
         """Disable or enable; False when there is no such account."""
         ...
 
+    async def set_membership(self, username: str, *, groups: Sequence[str], tenant: str) -> bool:
+        """Replace the groups and the tenant (empty for none); False when there is no such account."""
+        ...
+
     async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
         """Return up to `limit` accounts in the order of their user names, those behind `after`."""
         ...

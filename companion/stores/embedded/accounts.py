@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
@@ -10,11 +11,13 @@ from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
 from companion.stores.embedded.database import Database
 
-_COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at, subjects"
+_COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at, subjects, groups, tenant"
+_MARKS: Final = ", ".join("?" for _ in _COLUMNS.split(","))
+_Row = tuple[str, str, str, str, int, int | None, str, str, str]
 
 
-def _account(row: tuple[str, str, str, str, int, int | None, str]) -> Account:
-    username, kind, principal, password_hash, disabled, expires_at, subjects = row
+def _account(row: _Row) -> Account:
+    username, kind, principal, password_hash, disabled, expires_at, subjects, groups, tenant = row
     return Account(
         username,
         Kind(kind),
@@ -23,7 +26,19 @@ def _account(row: tuple[str, str, str, str, int, int | None, str]) -> Account:
         disabled=bool(disabled),
         expires_at=expires_at,
         subjects=tuple(subjects.split("\n")) if subjects else (),
+        groups=names_in(groups),
+        tenant=tenant,
     )
+
+
+def as_text(names: Sequence[str]) -> str:
+    """Return a list of names as a column holds it."""
+    return json.dumps(list(names)) if names else ""
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names that a column holds."""
+    return tuple(json.loads(text)) if text else ()
 
 
 class EmbeddedAccounts:
@@ -54,9 +69,11 @@ class EmbeddedAccounts:
                     int(account.disabled),
                     account.expires_at,
                     "\n".join(account.subjects),
+                    as_text(account.groups),
+                    account.tenant,
                 )
                 try:
-                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", row)
                 except sqlite3.IntegrityError:
                     raise Invalid("username", account.username, "a user name that does not exist yet") from None
 
@@ -64,11 +81,15 @@ class EmbeddedAccounts:
 
     async def set_password(self, username: str, password_hash: str) -> bool:
         """Replace the hash; False when there is no such account."""
-        return await self._update("password_hash", password_hash, username)
+        return await self._update("password_hash = ?", (password_hash,), username)
 
     async def set_disabled(self, username: str, *, disabled: bool) -> bool:
         """Disable or enable; False when there is no such account."""
-        return await self._update("disabled", int(disabled), username)
+        return await self._update("disabled = ?", (int(disabled),), username)
+
+    async def set_membership(self, username: str, *, groups: Sequence[str], tenant: str) -> bool:
+        """Replace the groups and the tenant; False when there is no such account."""
+        return await self._update("groups = ?, tenant = ?", (as_text(groups), tenant), username)
 
     async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
         """Return up to `limit` accounts behind the user name `after`."""
@@ -79,9 +100,9 @@ class EmbeddedAccounts:
 
         return await self._database.read(job)
 
-    async def _update(self, column: str, value: str | int, username: str) -> bool:
+    async def _update(self, columns: str, values: tuple[str | int, ...], username: str) -> bool:
         def job(connection: sqlite3.Connection) -> bool:
-            cursor = connection.execute(f"UPDATE accounts SET {column} = ? WHERE username = ?", (value, username))
+            cursor = connection.execute(f"UPDATE accounts SET {columns} WHERE username = ?", (*values, username))
             return cursor.rowcount == 1
 
         return await self._database.write(job)

@@ -89,6 +89,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE numbered_audits RENAME TO audits",
         "CREATE INDEX audits_by_time ON audits (at)",
     ),
+    (
+        # Lists as JSON, empty where there are none.
+        "ALTER TABLE accounts ADD COLUMN groups TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE accounts ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN groups TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE rules ADD COLUMN windows TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE rules ADD COLUMN locations TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 

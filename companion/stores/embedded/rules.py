@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from companion.core.rules import Effect, Rule, RuleAction, check_rule
+from companion.core.windows import Window
+from companion.stores.embedded.accounts import as_text, names_in
 from companion.stores.embedded.database import Database
 
-_COLUMNS: Final = "id, subject, effect, action, filter, qos, retain"
+_COLUMNS: Final = "id, subject, effect, action, filter, qos, retain, windows, locations"
 
 
-def _rule(row: tuple[int, str, str, str, str, str, int | None]) -> Rule:
-    rule_id, subject, effect, action, topic_filter, qos, retain = row
+def _rule(row: tuple[int, str, str, str, str, str, int | None, str, str]) -> Rule:
+    rule_id, subject, effect, action, topic_filter, qos, retain, windows, locations = row
     return Rule(
         subject,
         Effect(effect),
@@ -23,6 +26,8 @@ def _rule(row: tuple[int, str, str, str, str, str, int | None]) -> Rule:
         frozenset(int(one) for one in qos.split(",")),
         None if retain is None else bool(retain),
         id=str(rule_id),
+        windows=tuple(Window(**one) for one in json.loads(windows)) if windows else (),
+        locations=names_in(locations),
     )
 
 
@@ -38,7 +43,8 @@ class EmbeddedRules:
 
         def job(connection: sqlite3.Connection) -> Rule:
             cursor = connection.execute(
-                "INSERT INTO rules (subject, effect, action, filter, qos, retain) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rules (subject, effect, action, filter, qos, retain, windows, locations)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     rule.subject,
                     rule.effect.value,
@@ -46,6 +52,8 @@ class EmbeddedRules:
                     rule.filter,
                     ",".join(str(qos) for qos in sorted(rule.qos)),
                     None if rule.retain is None else int(rule.retain),
+                    json.dumps([asdict(one) for one in rule.windows]) if rule.windows else "",
+                    as_text(rule.locations),
                 ),
             )
             return replace(rule, id=str(cursor.lastrowid))

@@ -8,10 +8,13 @@ from operator import attrgetter
 from typing import Final
 
 from companion.core.model import Session
+from companion.stores.embedded.accounts import as_text, names_in
 from companion.stores.embedded.database import Database, removing
 
-_COLUMNS: Final = ", ".join(column.name for column in fields(Session))
-_values: Final = attrgetter(*(column.name for column in fields(Session)))
+_NAMES: Final = tuple(column.name for column in fields(Session))
+_COLUMNS: Final = ", ".join(_NAMES)
+_MARKS: Final = ", ".join("?" for _ in _NAMES)
+_values: Final = attrgetter(*_NAMES)
 
 
 class EmbeddedSessions:
@@ -22,10 +25,10 @@ class EmbeddedSessions:
 
     async def put(self, session: Session) -> None:
         """Store it, in place of an earlier one of the same user name and client id."""
-        row = _values(session)
+        row = [as_text(value) if isinstance(value, tuple) else value for value in _values(session)]
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute(f"INSERT OR REPLACE INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute(f"INSERT OR REPLACE INTO sessions ({_COLUMNS}) VALUES ({_MARKS})", row)
 
         await self._database.write(job)
 
@@ -36,7 +39,10 @@ class EmbeddedSessions:
             row = connection.execute(
                 f"SELECT {_COLUMNS} FROM sessions WHERE username = ? AND client_id = ?", (username, client_id)
             ).fetchone()
-            return Session(*row) if row else None
+            if row is None:
+                return None
+            values = dict(zip(_NAMES, row, strict=True))
+            return Session(**values | {"groups": names_in(values["groups"])})
 
         return await self._database.read(job)
 

@@ -1,7 +1,7 @@
 """Accounts in MongoDB: the collection `mqtt_accounts`.
 
-A document has `username`, `kind`, `principal`, `password_hash`, and where they apply `disabled`, `expires_at` (Unix seconds) and
-`subjects`. Operators may write it themselves: what is missing or of another type is taken for the worse.
+A document has `username`, `kind`, `principal`, `password_hash`, and where they apply `disabled`, `expires_at` (Unix seconds),
+`subjects`, `groups` and `tenant`. Operators may write it themselves: what is missing or of another type is taken for the worse.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from companion.stores.mongo.client import MongoClient
 log = structlog.get_logger("companion.stores.mongo")
 
 COLLECTION: Final = "mqtt_accounts"
-FIELDS: Final = frozenset({"username", "kind", "principal", "password_hash", "disabled", "expires_at", "subjects"})
+FIELDS: Final = frozenset(
+    {"username", "kind", "principal", "password_hash", "disabled", "expires_at", "subjects", "groups", "tenant"}
+)
 _BATCH_SECONDS: Final = 10.0
 
 
@@ -96,6 +98,10 @@ class MongoAccounts:
         """Disable or enable; False when there is no such account."""
         return await self._set(username, {"disabled": disabled})
 
+    async def set_membership(self, username: str, *, groups: Sequence[str], tenant: str) -> bool:
+        """Replace the groups and the tenant; False when there is no such account."""
+        return await self._set(username, {"groups": list(groups), "tenant": tenant})
+
     async def _set(self, username: str, fields: Mapping[str, object]) -> bool:
         result = await self._client.call(lambda: self._accounts.update_one({"username": username}, {"$set": fields}))
         return bool(result.matched_count)
@@ -133,6 +139,10 @@ def _document(account: Account) -> dict[str, Any]:
         document["expires_at"] = account.expires_at
     if account.subjects:
         document["subjects"] = list(account.subjects)
+    if account.groups:
+        document["groups"] = list(account.groups)
+    if account.tenant:
+        document["tenant"] = account.tenant
     return document
 
 
@@ -142,14 +152,15 @@ def account_in(document: Mapping[str, Any]) -> Account:
     kind, principal = document.get("kind", Kind.USER.value), document.get("principal", username)
     password_hash, disabled = document.get("password_hash", ""), document.get("disabled", False)
     expires_at, subjects = document.get("expires_at"), document.get("subjects", [])
+    groups, tenant = document.get("groups", []), document.get("tenant", "")
     sound = (
         kind in {one.value for one in Kind}
         and isinstance(principal, str)
         and isinstance(password_hash, str)
         and isinstance(disabled, bool)
         and (expires_at is None or (isinstance(expires_at, int | float) and not isinstance(expires_at, bool)))
-        and isinstance(subjects, list)
-        and all(isinstance(one, str) for one in subjects)
+        and all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in (subjects, groups))
+        and isinstance(tenant, str)
     )
     if not sound:
         log.warning("an account has fields that cannot be understood: it is disabled", collection=COLLECTION)
@@ -162,4 +173,6 @@ def account_in(document: Mapping[str, Any]) -> Account:
         disabled=disabled,
         expires_at=None if expires_at is None else int(expires_at),
         subjects=tuple(subjects),
+        groups=tuple(groups),
+        tenant=tenant,
     )

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any, Final
 
 import structlog
 
 from companion.core.errors import Invalid
+from companion.core.locations import locations_of
 from companion.core.rules import ANY_QOS, Effect, Rule, RuleAction, check_limits
+from companion.core.windows import Window, windows_of
 
 log = structlog.get_logger("companion.stores.mongo")
 
@@ -37,7 +40,6 @@ _GRANT_ACTIONS: Final = {
     "*": RuleAction.ALL,
 }
 _SERVICE: Final = re.compile(r"[\w-]+:[\w*-]+")
-_CONDITIONS: Final = ("filter", "location", "time")
 _LIMITS: Final = ("clientid", "ipaddress", "ipaddr")
 
 
@@ -68,17 +70,52 @@ def rules_of_emqx(document: Document, subject: str, origin: str) -> list[Rule]:
         return [Rule(subject, Effect.DENY, RuleAction.ALL, topic, id=rule_id) for topic in _EVERYTHING]
 
 
-def rules_of_grant(document: Document, subject: str, origin: str) -> list[Rule]:
+def rules_of_grant(document: Document, subject: str, origin: str, timezone: str = "UTC") -> list[Rule]:
     """Return the rules of a document of `auth.grants`: none for one that is about documents rather than topics.
 
-    One that holds only at some times, in some places or for some documents allows nothing here.
+    `time` is a list of `{cron_exp, duration}` (a line with or without seconds, in this time zone; seconds), `location` one of
+    addresses and networks. A grant whose times or places cannot be understood, or that holds for some documents only, allows
+    nothing here.
     """
     action, topic = _GRANT_ACTIONS.get(str(document.get("action"))), document.get("object")
     if action is None or not isinstance(topic, str) or _SERVICE.fullmatch(topic):
         return []
-    if document.get("deleted_at") is not None or any(document.get(name) for name in _CONDITIONS):
+    if document.get("deleted_at") is not None or document.get("filter"):
         return []
-    return _sound([Rule(subject, Effect.ALLOW, action, _ours(topic), id=f"{origin}:{document.get('_id')}")])
+    rule_id = f"{origin}:{document.get('_id')}"
+    try:
+        windows, locations = _times(document.get("time"), timezone), _places(document.get("location"))
+    except Invalid as problem:
+        log.warning("a rule cannot be enforced", rule=rule_id, field=problem.field, problem=problem.allowed)
+        return []
+    rule = Rule(subject, Effect.ALLOW, action, _ours(topic), id=rule_id, windows=windows, locations=locations)
+    return _sound([rule])
+
+
+def _times(value: object, timezone: str) -> tuple[Window, ...]:
+    if not value:
+        return ()
+    listed: list[Any] = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, Mapping) for one in listed):
+        raise Invalid("time", type(value).__name__, "a list of {cron_exp, duration}")
+    return windows_of(
+        [{"cron": one.get("cron_exp"), "duration": one.get("duration"), "timezone": timezone} for one in listed], "time"
+    )
+
+
+def _places(value: object) -> tuple[str, ...]:
+    """Return the locations; where bits of an address stand behind those of the network, the network is meant."""
+    if not value:
+        return ()
+    listed = value if isinstance(value, list) else [value]
+    return locations_of([_network(one) for one in listed], "location")
+
+
+def _network(value: object) -> object:
+    try:
+        return str(ip_network(value, strict=False)) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _sound(rules: Sequence[Rule]) -> list[Rule]:

@@ -135,6 +135,10 @@ class GatheredAccounts:
         """Disable or enable an account of ours; False when there is no such account."""
         return await self._own.set_disabled(username, disabled=disabled)
 
+    async def set_membership(self, username: str, *, groups: Sequence[str], tenant: str) -> bool:
+        """Replace the groups and the tenant of an account of ours; False when there is no such account."""
+        return await self._own.set_membership(username, groups=groups, tenant=tenant)
+
     async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
         """Return up to `limit` accounts of ours behind the user name `after`."""
         return await self._own.list(after=after, limit=limit)
@@ -181,16 +185,24 @@ class GatheredRules:
         documents = await self._client.call(
             lambda: collection.find({key: {"$in": list(names)}}).sort(ID, 1).to_list(), _LONG_SECONDS
         )
-        return [rule for document in documents for rule in rules_of(document, names[document[key]], source.collection)]
+        return [rule for document in documents for rule in rules_of(document, names[document[key]], source)]
 
     async def list(self) -> Sequence[Rule]:
         """Return every rule of ours, oldest first."""
         return await self._own.list()
 
 
-_SCHEMAS: Final[Mapping[str, tuple[str, str, Callable[[Document, str, str], Sequence[Rule]]]]] = {
-    "grants": ("subject", subject_of_grants(""), rules_of_grant),
-    "emqx": ("username", subject_of_account(""), rules_of_emqx),
+_SCHEMAS: Final[Mapping[str, tuple[str, str, Callable[[Document, str, RuleSource], Sequence[Rule]]]]] = {
+    "grants": (
+        "subject",
+        subject_of_grants(""),
+        lambda document, subject, source: rules_of_grant(document, subject, source.collection, source.timezone),
+    ),
+    "emqx": (
+        "username",
+        subject_of_account(""),
+        lambda document, subject, source: rules_of_emqx(document, subject, source.collection),
+    ),
 }
 """By what a document is found, of which subjects of ours that is the name, and what it says."""
 

@@ -69,22 +69,37 @@ def account_of(source: AccountSource, document: Document, name: str, common_acls
     """Return the account that a document describes to whoever logs in as `name`."""
     principal = next((text for field in source.principal if (text := text_of(value_at(document, field)))), "")
     expires_at, sound = _expiry(source, document)
+    groups = _groups(source, document)
     subjects = value_at(document, source.subjects) if source.subjects else None
     return Account(
         name,
         source.kind,
         principal or name,
         _password_hash(source, document),
-        disabled=not sound or not _usable(source, document) or bool(source.principal and not principal),
+        disabled=not sound
+        or groups is None
+        or not _usable(source, document)
+        or bool(source.principal and not principal),
         expires_at=expires_at,
         subjects=tuple(one for one in subjects if isinstance(one, str)) if isinstance(subjects, list) else (),
         rules=_rules(source, document, name, common_acls),
+        groups=groups or (),
+        tenant=text_of(value_at(document, source.tenant)) if source.tenant else "",
     )
 
 
 def nobody(source: AccountSource, name: str) -> Account:
     """Return the account of a name that belongs to more than one: nobody's."""
     return Account(name, source.kind, name, "", disabled=True)
+
+
+def _groups(source: AccountSource, document: Document) -> tuple[str, ...] | None:
+    """Return the groups; None for what is no list of names: a rule that denies something to a group must not be evaded so."""
+    value = value_at(document, source.groups) if source.groups else None
+    if value is None:
+        return ()
+    names = [text_of(one) for one in value] if isinstance(value, list) else [""]
+    return tuple(names) if all(names) else None
 
 
 def _usable(source: AccountSource, document: Document) -> bool:

@@ -1,6 +1,7 @@
 """Rules in MongoDB: the collection `mqtt_rules`.
 
-A document has `subject`, `effect`, `action`, `filter`, `qos` (a list) and `retain` (true, false or null), as `Rule` has them.
+A document has `subject`, `effect`, `action`, `filter`, `qos` (a list) and `retain` (true, false or null), as `Rule` has them, and
+where they apply `windows` (a list of `{cron, duration, timezone}`) and `locations` (a list).
 Operators may write it themselves. One that cannot be enforced allows nothing; if it denies, its subject is denied everything, since
 nobody knows what was meant.
 """
@@ -8,14 +9,16 @@ nobody knows what was meant.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import structlog
 from bson import ObjectId
 
 from companion.core.errors import Invalid
+from companion.core.locations import locations_of
 from companion.core.rules import Effect, Rule, RuleAction, check_rule
+from companion.core.windows import windows_of
 from companion.stores.mongo.client import MongoClient
 
 log = structlog.get_logger("companion.stores.mongo")
@@ -34,7 +37,7 @@ class MongoRules:
     async def add(self, rule: Rule) -> Rule:
         """Store a rule that can be enforced and return it with its id."""
         check_rule(rule)
-        document = {
+        document: dict[str, Any] = {
             "subject": rule.subject,
             "effect": rule.effect.value,
             "action": rule.action.value,
@@ -42,6 +45,10 @@ class MongoRules:
             "qos": sorted(rule.qos),
             "retain": rule.retain,
         }
+        if rule.windows:
+            document["windows"] = [asdict(one) for one in rule.windows]
+        if rule.locations:
+            document["locations"] = list(rule.locations)
         result = await self._client.call(lambda: self._rules.insert_one(document))
         return replace(rule, id=str(result.inserted_id))
 
@@ -82,6 +89,8 @@ def _rule(document: Mapping[str, Any]) -> Rule | None:
             frozenset(document.get("qos", (0, 1, 2))),
             document.get("retain"),
             id=rule_id,
+            windows=windows_of(_listed(document, "windows")),
+            locations=locations_of(_listed(document, "locations")),
         )
         check_rule(rule)
     except (Invalid, ValueError, TypeError, KeyError, AttributeError) as problem:
@@ -90,3 +99,8 @@ def _rule(document: Mapping[str, Any]) -> Rule | None:
             return None
         return Rule(str(document.get("subject", "")), Effect.DENY, RuleAction.ALL, "#", id=rule_id)
     return rule
+
+
+def _listed(document: Mapping[str, Any], name: str) -> object:
+    value = document.get(name)
+    return () if value is None else value

@@ -31,6 +31,8 @@ class MongoSessions:
             "expires_at": session.expires_at,
             "subject": session.subject,
             "scope": session.scope,
+            "groups": list(session.groups),
+            "tenant": session.tenant,
         }
 
         async def replace() -> Any:  # noqa: ANN401 - what the driver tells is not looked at
@@ -45,7 +47,7 @@ class MongoSessions:
     async def get(self, username: str, client_id: str) -> Session | None:
         """Return the session, also an expired one; None when there is none."""
         found = await self._client.call(lambda: self._sessions.find_one({"_id": _key(username, client_id)}, {"_id": 0}))
-        return None if found is None else Session(**found)
+        return None if found is None else Session(**found | {"groups": tuple(found.get("groups", ()))})
 
     async def remove(self, username: str, client_id: str) -> None:
         """Forget it; no error when there is none."""

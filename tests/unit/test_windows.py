@@ -1,0 +1,183 @@
+"""Time windows against a model that looks at every minute, and by name."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from companion.core.errors import Invalid
+from companion.core.windows import Window, schedule_of, window_of, windows_of
+from tests.support import clockface
+from tests.support.hypo import examples
+
+DAY = 86_400
+FROM, TO = (int(dt.datetime(year, 1, 1, tzinfo=dt.UTC).timestamp()) for year in (2026, 2029))
+CHANGES = [
+    int(dt.datetime.fromisoformat(text).timestamp())
+    for text in ("2026-10-25T01:00:00+00:00", "2026-11-01T06:00:00+00:00", "2027-04-03T15:00:00+00:00")
+]
+"""When clocks are put back in Berlin, in New York and on Lord Howe."""
+
+WINDOWS = st.builds(
+    Window,
+    st.sampled_from(clockface.LINES),
+    st.sampled_from(clockface.DURATIONS),
+    st.sampled_from(clockface.ZONES),
+)
+TIMES = st.one_of(
+    st.integers(FROM, TO), st.builds(int.__add__, st.sampled_from(CHANGES), st.integers(-2 * DAY, 2 * DAY))
+)
+
+
+def at(text: str) -> float:
+    return dt.datetime.fromisoformat(text).timestamp()
+
+
+@examples(600)
+@given(WINDOWS, TIMES)
+def test_open_and_closed(window: Window, moment: int) -> None:
+    """Whether a window is open is what every single minute says, also where a clock shows an hour twice."""
+    assume(not clockface.near_a_gap(window, moment))
+    assert schedule_of(window).is_open(moment) is clockface.is_open(window, moment)
+
+
+@examples(300)
+@given(WINDOWS, TIMES, st.lists(st.floats(0, 1, exclude_max=True), max_size=4))
+def test_certain_until(window: Window, moment: int, shares: list[float]) -> None:
+    """Nothing changes before the time that is told; it is later than the question, and asking there goes on."""
+    schedule = schedule_of(window)
+    until = schedule.certain_until(moment)
+    assert until > moment
+    end = min(until, moment + 400 * DAY)
+    assume(not clockface.near_a_gap(window, moment))
+    for share in shares:
+        between = moment + int((end - moment) * share)
+        if not clockface.near_a_gap(window, between):
+            assert clockface.is_open(window, between) is schedule.is_open(moment)
+    if until < math.inf and not clockface.near_a_gap(window, int(until)):
+        assert schedule.is_open(until) is clockface.is_open(window, int(until))
+
+
+@examples(300)
+@given(WINDOWS, st.lists(TIMES, min_size=2, max_size=10))
+def test_what_is_remembered_changes_nothing(window: Window, moments: list[int]) -> None:
+    """The answer does not depend on what was asked before."""
+    once = {moment: schedule_of(Window(window.cron, window.duration, window.timezone)) for moment in moments}
+    many = schedule_of(window)
+    first = {moment: many.is_open(moment) for moment in moments}
+    assert first == {moment: one.is_open(moment) for moment, one in once.items()}
+    assert first == {moment: many.is_open(moment) for moment in moments}
+
+
+def test_the_ends() -> None:
+    """A window holds its first moment and not the one at its end; fractions of a second count."""
+    schedule = schedule_of(Window("0 8 * * mon-fri", 10 * 3600, "Europe/Berlin"))
+    assert not schedule.is_open(at("2026-11-25T07:59:59.999+01:00"))
+    assert schedule.is_open(at("2026-11-25T08:00:00+01:00"))
+    assert schedule.is_open(at("2026-11-25T17:59:59.999+01:00"))
+    assert not schedule.is_open(at("2026-11-25T18:00:00+01:00"))
+    assert not schedule.is_open(at("2026-11-28T12:00:00+01:00"))
+    assert schedule.certain_until(at("2026-11-25T08:00:00+01:00")) == at("2026-11-25T18:00:00+01:00")
+    assert schedule.certain_until(at("2026-11-27T18:00:00+01:00")) == at("2026-11-30T08:00:00+01:00")
+
+
+def test_windows_that_touch_are_one() -> None:
+    """Every hour for an hour is always; every second from seven on for nine hours ends nine hours after the last of them."""
+    always = schedule_of(Window("0 * * * *", 3600))
+    assert always.is_open(FROM)
+    assert always.certain_until(FROM) > FROM + 30 * 3600
+    # The platform writes lines with seconds.
+    morning = schedule_of(Window("* * 7 * * *", 9 * 3600))
+    assert not morning.is_open(at("2026-11-25T06:59:59+00:00"))
+    assert morning.certain_until(at("2026-11-25T07:00:00+00:00")) == at("2026-11-25T16:59:59+00:00")
+    assert not morning.is_open(at("2026-11-25T16:59:59+00:00"))
+
+
+@pytest.mark.parametrize("line", ["30 2 * * *", "*/10 2 * * *", "0 2 * * sun"])
+def test_a_time_that_clocks_leave_out(line: str) -> None:
+    """What would begin between two and three when clocks go from two to three begins at that moment."""
+    schedule = schedule_of(Window(line, 600, "Europe/Berlin"))
+    assert not schedule.is_open(at("2026-03-29T00:59:59+00:00"))
+    assert schedule.is_open(at("2026-03-29T01:00:00+00:00"))
+    assert schedule.is_open(at("2026-03-29T01:09:59+00:00"))
+    assert not schedule.is_open(at("2026-03-29T01:10:00+00:00"))
+
+
+def test_the_end_of_time() -> None:
+    """Neither very early nor very late times are an error."""
+    schedule = schedule_of(Window("0 8 * * *", 3600))
+    for moment in (-1e18, -62_135_596_800.0, 253_402_300_799.0, 1e18):
+        assert not schedule.is_open(moment)
+        assert schedule.certain_until(moment) > moment
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("", "five fields"),
+        ("* * * *", "five fields"),
+        ("* * * * * * *", "five fields"),
+        ("0 8 1 * mon", "not both"),
+        ("60 * * * *", "cron line"),
+        ("* 24 * * *", "cron line"),
+        ("* * 0 * *", "cron line"),
+        ("* * * 13 *", "cron line"),
+        ("* * * * 8", "cron line"),
+        ("* * * * */0", "cron line"),
+        ("a * * * *", "cron line"),
+        ("*/x * * * *", "cron line"),
+        ("0 0 30 2 *", "a time that comes"),
+        ("0 " * 120, "200 characters"),
+    ],
+)
+def test_lines_that_are_none(line: str, what: str) -> None:
+    """A line that says nothing clear, or a time that never comes, is refused, as often as it is asked about."""
+    for _ in range(2):
+        with pytest.raises(Invalid, match=what) as caught:
+            schedule_of(Window(line, 60))
+        assert caught.value.field == "cron"
+
+
+@pytest.mark.parametrize(
+    ("line", "day"), [("0 0 * * 0", 29), ("0 0 * * 7", 29), ("0 0 * * sun", 29), ("0 0 * * */6", 28)]
+)
+def test_days_are_those_of_cron(line: str, day: int) -> None:
+    """0 and 7 are Sunday, and steps begin there."""
+    assert schedule_of(Window(line, 60)).next_after(at("2026-11-27T12:00:00+00:00")) == at(
+        f"2026-11-{day}T00:00:00+00:00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ("0 8 * * *", "windows[0].window"),
+        ({"duration": 60}, "windows[0].cron"),
+        ({"cron": 5, "duration": 60}, "windows[0].cron"),
+        ({"cron": "0 8 * * *"}, "windows[0].duration"),
+        ({"cron": "0 8 * * *", "duration": "60"}, "windows[0].duration"),
+        ({"cron": "0 8 * * *", "duration": True}, "windows[0].duration"),
+        ({"cron": "0 8 * * *", "duration": 1.5}, "windows[0].duration"),
+        ({"cron": "0 8 * * *", "duration": -1}, "windows[0].duration"),
+        ({"cron": "0 8 * * *", "duration": 60, "timezone": 1}, "windows[0].timezone"),
+        ({"cron": "0 8 * * *", "duration": 60, "timezone": "../../etc"}, "windows[0].timezone"),
+        ({"cron": "0 8 * * *", "duration": 60, "zone": "UTC"}, "windows[0].zone"),
+    ],
+)
+def test_tables_that_are_no_windows(value: Any, field: str) -> None:
+    """What is wrong is named with its place in the list."""
+    with pytest.raises(Invalid) as caught:
+        windows_of([value])
+    assert caught.value.field == field
+
+
+def test_tables_of_windows() -> None:
+    """A time zone may be missing, a whole number may be written as a float."""
+    assert window_of({"cron": "0 8 * * *", "duration": 60.0}) == Window("0 8 * * *", 60, "UTC")
+    with pytest.raises(Invalid, match="windows"):
+        windows_of("0 8 * * *")
