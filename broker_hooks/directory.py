@@ -6,35 +6,28 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from broker_hooks.cache import Cache
-from companion.core.errors import Transient
-from companion.core.model import Access, Account, Decision, Deny, Kind, Notice, Reason, Scope, Session
+from broker_hooks.principals import NOT_CONNECTED, Principal, Refused, principal_of, refusal
+from companion.core.errors import Invalid, Transient
+from companion.core.model import Access, Account, Decision, Deny, Kind, Notice, Scope, Session
 from companion.core.policy import OWN_TOPICS, Policy
 from companion.core.ports import Store
-from companion.core.rules import (
-    EVERYONE,
-    SESSION_KIND,
-    Rule,
-    RuleAction,
-    subject_of_account,
-    subject_of_grants,
-    subject_of_group,
-    subject_of_kind,
-    subject_of_tenant,
-)
+from companion.core.rule_sets import RuleBook
+from companion.core.rules import Rule
 from companion.metrics import Metrics
+
+__all__ = ["Directory", "refusal"]
 
 log = structlog.get_logger("broker_hooks.directory")
 
-_NOT_CONNECTED: Final = Deny(Reason.NOT_CONNECTED)
-_TOKEN_EXPIRED: Final = Deny(Reason.TOKEN_EXPIRED)
-_ACCOUNT_EXPIRED: Final = Deny(Reason.ACCOUNT_EXPIRED)
+Compared = Callable[[Access, Decision, Decision], None]
+"""Told of a request, of what was decided, and of what the shadow would have decided."""
+
 _NOBODY: Final = Account("", Kind.USER, "", "")
 """Stands in the cache for a principal that has no account."""
 
@@ -47,15 +40,6 @@ _POLICY_BYTES: Final = 2000
 _RULE_BYTES: Final = 1000
 
 
-def refusal(account: Account, now: float) -> Deny | None:
-    """Tell why this account may not be used now (Unix seconds); None when it may."""
-    if account.disabled:
-        return Deny(Reason.ACCOUNT_DISABLED)
-    if account.expires_at is not None and account.expires_at <= now:
-        return _ACCOUNT_EXPIRED
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class _Connected:
     """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then."""
@@ -66,6 +50,7 @@ class _Connected:
     rules: int
     by_session: bool
     seen: int
+    shadow: Policy | None
 
 
 class Directory:
@@ -85,9 +70,13 @@ class Directory:
         size: int = 2**40,
         stale: float = 0.0,
         patience: float | None = None,
+        book: RuleBook | None = None,
+        compared: Compared | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._book = book or RuleBook()
+        self._compared = compared
         self._now = now
         self._accounts: Cache[str, Account] = Cache(
             "account", entries, seconds, metrics, size=size, stale=stale, patience=patience, weigh=_weight_of_account
@@ -179,12 +168,15 @@ class Directory:
         if connected is None or connected.expires_at <= now or not self._is_current(username, connected.seen):
             try:
                 connected = await self._connected.load(key, lambda: self._load(*key), self._may_serve(username))
-            except _Refused as refused:
+            except Refused as refused:
                 return refused.deny
             now = self._now()
         if connected.expires_at <= now:
             return connected.ended
-        return connected.policy.decide(access, now)
+        decision = connected.policy.decide(access, now)
+        if connected.shadow is not None and self._compared is not None:
+            self._compared(access, decision, connected.shadow.decide(access, now))
+        return decision
 
     def _is_current(self, username: str, seen: int) -> bool:
         """Tell whether nothing about this user is known to have changed since there were `seen` notices."""
@@ -205,59 +197,39 @@ class Directory:
     async def _load(self, username: str, client_id: str) -> _Connected:
         try:
             return await self._look_up(username, client_id)
-        except _Refused:
+        except Refused:
             # What was remembered must not serve when the store is away the next time.
             self._connected.drop((username, client_id))
             raise
 
     async def _look_up(self, username: str, client_id: str) -> _Connected:
         if not username:
-            raise _Refused(_NOT_CONNECTED)
+            raise Refused(NOT_CONNECTED)
         seen, epoch = self._notices, self._connected.epoch
         (account, until), session = await asyncio.gather(
             self._account_until(username), self._store.sessions.get(username, client_id)
         )
-        refused = refusal(account, self._now()) if account else None
-        if refused:
-            raise _Refused(refused)
-        values = {"username": username, "clientid": client_id}
-        ends = [(float(account.expires_at), _ACCOUNT_EXPIRED)] if account and account.expires_at is not None else []
-        if session is not None:
-            values |= {"principal": session.principal, "session": session.session}
-            kind = SESSION_KIND
-            ends.append((float(session.expires_at), _TOKEN_EXPIRED))
-        elif account is not None:
-            values["principal"] = account.principal
-            kind = account.kind.value
-        else:
-            raise _Refused(_NOT_CONNECTED)
-        granted_to = () if account is None else account.subjects
-        if session is not None:
-            granted_to = (session.subject,) if session.subject else ()
-        belonging = [one for one in (session, account) if one is not None]
-        tenants = list(dict.fromkeys(one.tenant for one in belonging if one.tenant))
-        if tenants:
-            values["tenant"] = tenants[0]
-        groups = dict.fromkeys(group for one in belonging for group in one.groups)
-        subjects = (
-            EVERYONE,
-            subject_of_kind(kind),
-            *map(subject_of_tenant, tenants),
-            *map(subject_of_group, groups),
-            subject_of_account(username),
-            *map(subject_of_grants, granted_to),
-        )
-        rules = await self._store.rules.of(subjects)
-        if session is not None:
-            rules = _within_scope(rules, session)
-        if account is not None:
-            rules = (*rules, *account.rules)
-        expires_at, ended = min(ends, key=itemgetter(0), default=(float("inf"), _ACCOUNT_EXPIRED))
-        policy = Policy((*rules, *OWN_TOPICS), values)
-        connected = _Connected(policy, expires_at, ended, len(rules), session is not None, seen)
+        who = principal_of(account, session, username, client_id, self._now())
+        held = who.held(await self._store.rules.of(who.subjects))
+        book = self._book
+        rules = book.enforced.of(who.subjects, held)
+        policy = Policy(rules, who.values)
+        shadow = None if book.shadow is None else _shadow(book.shadow.of(who.subjects, held), who)
+        size = len(rules) - len(OWN_TOPICS) + (0 if shadow is None else shadow.size)
+        connected = _Connected(policy, who.expires_at, who.ended, size, session is not None, seen, shadow)
         # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
         self._connected.put((username, client_id), connected, epoch, until)
         return connected
+
+    def use(self, book: RuleBook) -> None:
+        """Decide by these rule sets from now on."""
+        self._book = book
+        self._connected.clear()
+
+    @property
+    def book(self) -> RuleBook:
+        """The rule sets that decide now."""
+        return self._book
 
     async def follow(self) -> None:
         """Let go of what the store's notices speak about; never returns. Without them the caches run into their own end."""
@@ -286,32 +258,13 @@ class Directory:
         self._changed.clear()
 
 
-class _Refused(Exception):
-    """Who asks is refused whatever the topic."""
-
-    def __init__(self, deny: Deny) -> None:
-        self.deny = deny
-        super().__init__(deny.reason)
-
-
-def _within_scope(rules: Sequence[Rule], session: Session) -> Sequence[Rule]:
-    """Leave out the grants whose action the token's scope does not hold."""
-    scope = session.scope.split()
-    grants = subject_of_grants(session.subject)
-    if "whole" in scope or not session.subject:
-        return rules
-    kept = []
-    for rule in rules:
-        if rule.subject != grants:
-            kept.append(rule)
-            continue
-        kept += [rule_of for rule_of in _by_action(rule) if rule_of.action.value in scope]
-    return kept
-
-
-def _by_action(rule: Rule) -> Sequence[Rule]:
-    actions = (RuleAction.PUBLISH, RuleAction.SUBSCRIBE) if rule.action is RuleAction.ALL else (rule.action,)
-    return [replace(rule, action=action) for action in actions]
+def _shadow(rules: Sequence[Rule], who: Principal) -> Policy | None:
+    """Return the policy that only shows what it would decide; without one where it cannot be made, which harms nobody."""
+    try:
+        return Policy(rules, who.values)
+    except Invalid as problem:
+        log.warning("a shadow rule cannot be enforced", field=problem.field, problem=problem.allowed)
+        return None
 
 
 def _weight_of_account(account: Account) -> int:

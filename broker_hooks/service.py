@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,12 +16,15 @@ from broker_hooks.directory import Directory
 from broker_hooks.guard import Guard
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
+from broker_hooks.shadow import Shadow
 from broker_hooks.tokens import TokenCredential
 from companion.background import background
 from companion.core.errors import CompanionError
 from companion.core.ports import Store
+from companion.core.rule_sets import RuleBook
 from companion.keys import Keyring
 from companion.metrics import Metrics
+from companion.rule_files import read_rule_book
 from companion.settings import Settings
 
 _IDLE_SECONDS = 120.0
@@ -33,6 +37,13 @@ class Hooks:
 
     port: int
     store: Store
+    settings: Settings
+    directory: Directory
+
+    async def prepare_rules(self) -> Callable[[], None]:
+        """Read the rule files again and return what puts them into force. Raises `Invalid`, and nothing changes."""
+        book = await asyncio.to_thread(read_rule_book, self.settings)
+        return lambda: self.directory.use(book)
 
     async def trouble(self) -> str | None:
         """Return what keeps the hooks from deciding, or None."""
@@ -42,15 +53,26 @@ class Hooks:
 
 @contextlib.asynccontextmanager
 async def running_hooks(
-    settings: Settings, store: Store, metrics: Metrics, keys: Sequence[str], *, reuse_port: bool = False
+    settings: Settings,
+    store: Store,
+    metrics: Metrics,
+    keys: Sequence[str],
+    *,
+    reuse_port: bool = False,
+    book: RuleBook | None = None,
 ) -> AsyncIterator[Hooks]:
     """Serve the hooks until the block ends; then stop accepting, finish what is in flight, write the last audit records.
 
     With `reuse_port` other processes may serve on the same port (SO_REUSEPORT): the kernel spreads the connections.
-    Raises `OSError` when the port is taken. A store that is away stops nothing: until it comes all are refused.
+    `book` holds the rule sets of the settings' files where they were read already. Raises `OSError` when the port is taken,
+    `Invalid` for a rule file that cannot be used. A store that is away stops nothing: until it comes all are refused.
     """
+    book = book or await asyncio.to_thread(read_rule_book, settings)
     store.tell_lookups(metrics.mirror.looked)
     async with contextlib.AsyncExitStack() as stack:
+        trail = AuditTrail(store.audits, metrics)
+        stack.push_async_callback(_last_words, trail)
+        shadow = Shadow(metrics, trail, samples=settings.rules_shadow_samples)
         directory = Directory(
             store,
             metrics,
@@ -60,11 +82,11 @@ async def running_hooks(
             stale=settings.cache_stale,
             # A login looks up twice and checks a password in between.
             patience=settings.hooks_deadline / 3,
+            book=book,
+            compared=shadow.compare,
         )
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)
-        trail = AuditTrail(store.audits, metrics)
-        stack.push_async_callback(_last_words, trail)
         kinds: dict[str, CredentialKind] = {
             "password": PasswordCredential(
                 directory, pool, cost=settings.password_cost, max_cost=settings.password_max_cost
@@ -113,7 +135,7 @@ async def running_hooks(
             reuse_port=reuse_port or None,
         )
         await site.start()
-        yield Hooks(runner.addresses[0][1], store)
+        yield Hooks(runner.addresses[0][1], store, settings, directory)
 
 
 async def _last_words(trail: AuditTrail) -> None:

@@ -6,6 +6,7 @@ process and passed to what measures.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
@@ -16,10 +17,12 @@ from prometheus_client.process_collector import ProcessCollector
 
 from companion.core.model import ChangeOp, Decision, Incident, Lookup, Reason
 from companion.sharing import Together
-from companion.tallies import SpreadHistogram, TallyCounter
+from companion.tallies import SpreadHistogram, Tally, TallyCounter
 
 Hook = Literal["auth", "authz"]
 CACHES: Final = ("account", "policy", "session", "token")
+
+SHADOW_OUTCOMES: Final = ("same", "would_allow", "would_refuse")
 
 ALLOWING: Final = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.RULE, Reason.OWN_TOPIC})
 """The reasons of an `Allow`; all others belong to a `Deny`."""
@@ -206,6 +209,7 @@ class Metrics:
 
         self.stats = StatsMetrics(registry)
         self.mirror = MirrorMetrics(registry)
+        self.shadow, self.reload = _shadow_tallies(registry), ReloadMetrics(registry)
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
@@ -258,6 +262,36 @@ class StatsMetrics:
         self.flushed = Gauge(
             "companion_stats_flushed_timestamp_seconds",
             "When this process last brought counters to where they are read; 0: never.",
+            registry=registry,
+        )
+
+
+def _shadow_tallies(registry: CollectorRegistry) -> Mapping[str, Tally]:
+    decisions = TallyCounter(
+        "companion_shadow_decisions",
+        "Decisions that the shadow rules would have made too, or otherwise.",
+        ["outcome"],
+        registry,
+    )
+    return {one: decisions.series(one) for one in SHADOW_OUTCOMES}
+
+
+class ReloadMetrics:
+    """Those of the configuration that is read again, at SIGHUP and at POST /reload."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        reloads = Counter(
+            "companion_reloads", "Configuration read again, and what came of it.", ["outcome"], registry=registry
+        )
+        self.done, self.refused = reloads.labels("done"), reloads.labels("refused")
+        self.stale = Gauge(
+            "companion_reload_refused",
+            "1 while what was read last is refused and the old configuration works on.",
+            registry=registry,
+        )
+        self.at = Gauge(
+            "companion_reload_last_success_timestamp_seconds",
+            "When the configuration was last read again; 0: not since the start.",
             registry=registry,
         )
 

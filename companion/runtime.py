@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,7 @@ from companion.core.ports import Store
 from companion.keys import Keyring, hook_keys, ops_keys
 from companion.metrics import Metrics
 from companion.operations import Trouble, Workers, make_app, serving
+from companion.reloading import ReloadApi, Reloading
 from companion.settings import Role, Settings
 from companion.stores.opening import open_store
 from companion.supervising import running_workers
@@ -24,6 +26,9 @@ from maintenance.service import running_maintenance
 from maintenance.stats_api import StatsApi
 from publishers.changes_api import ChangesApi
 from publishers.service import make_router, running_publisher
+
+RULES: Final = "rules"
+"""The part of the configuration that is read again from the rule files."""
 
 log = structlog.get_logger("companion.runtime")
 
@@ -36,6 +41,7 @@ class Running:
     hooks_port: int | None
     metrics: Metrics
     store: Store
+    reloading: Reloading
 
 
 @contextlib.asynccontextmanager
@@ -55,6 +61,7 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
     jobs_api: JobsApi | None = None
     stats_api: StatsApi | None = None
     problems: Workers | None = None
+    reloading = Reloading(metrics)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         if role in (Role.MAINTENANCE, Role.ALL):
@@ -87,15 +94,10 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
                 taken=publisher.taken,
             )
         if role in (Role.HOOKS, Role.ALL):
-            with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
-                keys = hook_keys(settings)
-                if workers > 1:
-                    several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys))
-                    troubles["hooks"], hooks_port, problems = several.trouble, several.port, several.problems
-                else:
-                    hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys))
-                    troubles["hooks"], hooks_port = hooks.trouble, hooks.port
+            served = await _serve_hooks(stack, settings, store, metrics, workers=workers, reloading=reloading)
+            troubles["hooks"], hooks_port, problems = served.trouble, served.port, served.problems
         app = make_app(metrics, troubles, store.troubles, problems)
+        ReloadApi(reloading, Keyring(ops_keys(settings)), metrics).add_routes(app)
         if changes is not None:
             changes.add_routes(app)
         if jobs_api is not None:
@@ -112,18 +114,51 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
             store=settings.store,
             **({"data_dir": str(settings.data_dir)} if settings.store == "embedded" else {}),
         )
-        yield Running(ops_port, hooks_port, metrics, store)
+        yield Running(ops_port, hooks_port, metrics, store, reloading)
         log.info("stopping")
     log.info("stopped")
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The hooks at work, in this process or in workers."""
+
+    port: int
+    trouble: Trouble
+    problems: Workers | None
+
+
+async def _serve_hooks(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    store: Store,
+    metrics: Metrics,
+    *,
+    workers: int,
+    reloading: Reloading,
+) -> _Served:
+    with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
+        keys = hook_keys(settings)
+        if workers > 1:
+            several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys))
+            reloading.add(RULES, several.prepare_rules)
+            reloading.follow(several.follow)
+            return _Served(several.port, several.trouble, several.problems)
+        hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys))
+        reloading.add(RULES, hooks.prepare_rules)
+        return _Served(hooks.port, hooks.trouble, None)
+
+
 async def serve(settings: Settings, role: Role, workers: int = 1) -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT; at SIGHUP read again what can be."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, role, workers):
+    # Until there is something to read again, a terminal that goes away ends nothing.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    async with running(settings, role, workers) as service:
+        loop.add_signal_handler(signal.SIGHUP, service.reloading.ask)
         await stop.wait()
 
 

@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,9 @@ import structlog
 
 from companion.background import background
 from companion.core.errors import Permanent
+from companion.core.rule_sets import RuleBook
 from companion.metrics import Metrics
+from companion.rule_files import read_rule_book
 from companion.settings import Settings
 from companion.sharing import forget_gauges
 
@@ -39,24 +41,32 @@ _START_SECONDS: Final = 60.0
 _PAUSES: Final = (0.1, 10.0)
 _STEADY_SECONDS: Final = 30.0
 _EXIT_SECONDS: Final = 2.0
+_FOLLOW_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is told: its slot (from 1), where it shares its metrics, and all that it needs to serve."""
+    """What a worker is told: its slot (from 1), where it shares its metrics, and all that it needs to serve.
+
+    While it runs it may be told a newer one, of which it takes what can be changed without a new start. `number` grows by one each
+    time.
+    """
 
     slot: int
     folder: Path
     settings: Settings
     keys: Sequence[str]
+    book: RuleBook
+    number: int = 1
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a worker tells about itself: whether it serves, what keeps it from deciding, what ended it."""
+    """What a worker tells about itself: whether it serves, what keeps it from deciding, what ended it, which task it goes by."""
 
     serving: bool
     problem: str | None = None
     failure: str | None = None
+    task: int = 0
 
 
 class _Worker:
@@ -71,6 +81,7 @@ class _Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._report = Report(serving=False)
         self._heard = 0.0
+        self._heard_of = asyncio.Event()
 
     @property
     def problem(self) -> str | None:
@@ -96,8 +107,29 @@ class _Worker:
                 pass_fds=(theirs.fileno(),),
             )
         self._report, self._heard = Report(serving=False), time.monotonic()
-        task = pickle.dumps(self._task)
-        self._writer.write(len(task).to_bytes(4, "big") + task)
+        self._heard_of.set()
+        self._tell()
+
+    def give(self, task: Task) -> None:
+        """Tell it a newer task, now or when it is started."""
+        self._task = task
+        self._tell()
+
+    async def follows(self) -> str | None:
+        """Wait until it goes by its newest task; return in one line why it does not. One that is being started gets it so."""
+        try:
+            async with asyncio.timeout(_FOLLOW_SECONDS):
+                while self._report.serving and self._report.task < self._task.number:
+                    self._heard_of.clear()
+                    await self._heard_of.wait()
+        except TimeoutError:
+            return f"worker {self.name} has not said within {_FOLLOW_SECONDS:g} s that it follows"
+        return None
+
+    def _tell(self) -> None:
+        if self._writer is not None:
+            task = pickle.dumps(self._task)
+            self._writer.write(len(task).to_bytes(4, "big") + task)
 
     async def serves(self) -> None:
         """Wait until it serves. Raises `Permanent` when it ends instead, or takes too long."""
@@ -151,6 +183,7 @@ class _Worker:
         if not line.endswith(b"\n"):
             return False
         self._report, self._heard = msgspec.json.decode(line, type=Report), time.monotonic()
+        self._heard_of.set()
         return True
 
     async def _ended(self, seconds: float = _EXIT_SECONDS) -> str:
@@ -178,6 +211,29 @@ class Workers:
 
     port: int
     workers: Sequence[_Worker]
+    settings: Settings
+    tasks: list[Task]
+    """The newest of each worker."""
+
+    @property
+    def book(self) -> RuleBook:
+        """The rule sets that decide now."""
+        return self.tasks[0].book
+
+    async def prepare_rules(self) -> Callable[[], None]:
+        """Read the rule files again and return what has the workers go by them. Raises `Invalid`, and nothing changes."""
+        book = await asyncio.to_thread(read_rule_book, self.settings)
+        return lambda: self.change(lambda task: replace(task, book=book))
+
+    def change(self, change: Callable[[Task], Task]) -> None:
+        """Give every worker its task as this changes it; one that is started later gets it as well."""
+        self.tasks[:] = [replace(change(task), number=task.number + 1) for task in self.tasks]
+        for worker, task in zip(self.workers, self.tasks, strict=True):
+            worker.give(task)
+
+    async def follow(self) -> Sequence[str]:
+        """Wait until all that run go by their newest tasks; return who does not, in one line each."""
+        return [problem for problem in await asyncio.gather(*(one.follows() for one in self.workers)) if problem]
 
     def problems(self) -> Mapping[str, str | None]:
         """Return for each worker, by slot, why it cannot decide, or None."""
@@ -197,15 +253,17 @@ async def running_workers(
 ) -> AsyncIterator[Workers]:
     """Run so many workers until the block ends, which finish what they were asked; their metrics show in `metrics`.
 
-    Raises `OSError` when the port is taken, `Permanent` when a worker cannot start.
+    Raises `OSError` when the port is taken, `Permanent` when a worker cannot start, `Invalid` for a rule file that cannot be used.
     """
+    book = await asyncio.to_thread(read_rule_book, settings)
     with (
         _reserved(settings.hooks_host, settings.hooks_port) as port,
         tempfile.TemporaryDirectory(prefix="companion-", ignore_cleanup_errors=True) as name,
     ):
         folder, bound = Path(name), settings.model_copy(update={"hooks_port": port})
-        workers = [_Worker(Task(slot, folder, bound, tuple(keys)), metrics) for slot in range(1, count + 1)]
-        running = Workers(port, workers)
+        tasks = [Task(slot, folder, bound, tuple(keys), book) for slot in range(1, count + 1)]
+        workers = [_Worker(task, metrics) for task in tasks]
+        running = Workers(port, workers, settings, tasks)
         try:
             for worker in workers:
                 await worker.start()

@@ -44,7 +44,7 @@ class _Worker:
     async def report(self) -> None:
         """Tell how it goes and share the metrics, again and again."""
         while True:
-            self.tell(Report(serving=self.hooks is not None, problem=await self._problem()))
+            self.tell(self._report(await self._problem()))
             await self.writer.drain()
             self.sheet.copy(self.metrics.registry)
             await asyncio.sleep(REPORT_SECONDS)
@@ -54,12 +54,24 @@ class _Worker:
         settings = self.task.settings
         async with (
             open_store(settings) as store,
-            running_hooks(settings, store, self.metrics, self.task.keys, reuse_port=True) as hooks,
+            running_hooks(settings, store, self.metrics, self.task.keys, reuse_port=True, book=self.task.book) as hooks,
         ):
             self.hooks = hooks
-            self.tell(Report(serving=True))
+            self.take(self.task)
             log.info("worker started")
             await stop.wait()
+
+    def take(self, task: Task) -> None:
+        """Go by this task from now on, as far as that can be changed without a new start."""
+        self.task = task
+        if self.hooks is not None:
+            if self.hooks.directory.book != task.book:
+                self.hooks.directory.use(task.book)
+            self.tell(self._report(None))
+
+    def _report(self, problem: str | None) -> Report:
+        serving = self.hooks is not None
+        return Report(serving=serving, problem=problem, task=self.task.number if serving else 0)
 
     def tell(self, report: Report) -> None:
         """Send a report."""
@@ -79,15 +91,16 @@ async def _work(channel: socket.socket) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     reader, writer = await asyncio.open_unix_connection(sock=channel)
-    size = int.from_bytes(await reader.readexactly(4), "big")
-    task: Task = pickle.loads(await reader.readexactly(size))  # noqa: S301 - from our parent, over a private socket
+    task = await _next_task(reader)
     configure_logs(task.settings.log_format, task.settings.log_level)
     structlog.contextvars.bind_contextvars(worker=task.slot)
     orphaned = False
 
     async def watch() -> None:
         nonlocal orphaned
-        await reader.read()
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                worker.take(await _next_task(reader))
         orphaned = True
         stop.set()
 
@@ -115,10 +128,19 @@ async def _work(channel: socket.socket) -> int:
     return 0
 
 
+async def _next_task(reader: asyncio.StreamReader) -> Task:
+    """Return the next task. Raises `IncompleteReadError` when the parent is gone."""
+    size = int.from_bytes(await reader.readexactly(4), "big")
+    task: Task = pickle.loads(await reader.readexactly(size))  # noqa: S301 - from our parent, over a private socket
+    return task
+
+
 def main() -> None:
     """Work until SIGTERM or the end of the parent."""
     # Ctrl-C reaches every process at the terminal; the parent ends us in its order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # So does SIGHUP when the terminal goes; the parent reads the configuration again, and tells us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(run(_work(socket.socket(fileno=int(sys.argv[1])))))
 
 

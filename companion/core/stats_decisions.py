@@ -29,9 +29,13 @@ KNOWN: Final = frozenset(
 )
 """Reasons that are given only to user names that there are."""
 
+_HOOKS: Final = frozenset({"auth", "authz"})
+
 
 def fact_of(audit: Audit) -> Fact:
-    """Return what is counted of this decision."""
+    """Return what is counted of this decision: nothing of what is recorded beside the decisions of the hooks."""
+    if audit.kind not in _HOOKS:
+        return Fact(audit.at, (), ())
     key = f"HOOKS_COUNT__{audit.verdict}_{audit.kind}".upper()
     subjects = [Subject(OWNER)]
     if audit.username and audit.reason in KNOWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -71,6 +72,15 @@ class HookSettings(Group):
     )
     cache_poll: Seconds = Field(
         0.25, description="How often the embedded store is asked whether accounts or rules changed"
+    )
+    rules_file: Path | None = Field(
+        None, description="TOML file of rules that hold beside the store's, or in their place"
+    )
+    rules_shadow_file: Path | None = Field(
+        None, description="TOML file of rules that might take its place: they decide nothing, differences are told"
+    )
+    rules_shadow_samples: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        60, description="Most of these differences a minute that are logged and audited; all are counted"
     )
     throttle_failures: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         20, description="Refused logins of one user name from one address before they are refused unseen; 0: no limit"

@@ -11,18 +11,23 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 import pytest
 
+from companion.core.model import Account, Kind
+from companion.stores.embedded import EmbeddedStore
 from tests.support.eventually import eventually
 from tests.support.waiting import wait_until
 
 KEY = "the-hook-key-of-the-tests"
+OPS_KEY = "the-operations-key-of-the-tests"
+OPS = {"Authorization": f"Bearer {OPS_KEY}"}
 ASK = {"username": "nobody", "clientid": "c", "action": "publish", "topic": "a/b"}
 DECISIONS = "companion_hook_decisions_total"
 
@@ -38,6 +43,25 @@ class Service:
     def workers(self) -> Sequence[int]:
         """Return the process ids of its workers."""
         return children(self.process.pid)
+
+    async def post(self, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
+        """Post to the operations port and return status and answer."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"http://127.0.0.1:{self.ops_port}{path}", json=body, headers=OPS) as response,
+        ):
+            return response.status, await response.json()
+
+    async def verdicts(self, topic: str) -> set[str]:
+        """Ask whether alice may publish there, on so many connections that every worker gets some."""
+        ask = {"username": "alice", "clientid": "c", "action": "publish", "topic": topic}
+
+        async def once() -> str:
+            url, headers = f"http://127.0.0.1:{self.hooks_port}/mqtt/authz", {"Authorization": f"Bearer {KEY}"}
+            async with aiohttp.ClientSession() as session, session.post(url, json=ask, headers=headers) as response:
+                return str((await response.json())["result"])
+
+        return set(await asyncio.gather(*(once() for _ in range(24))))
 
     async def ask(self) -> None:
         """Ask once, on a connection of its own; the answer must be a verdict."""
@@ -84,7 +108,9 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def spawn(folder: Path, *options: str, hooks_port: int = 0) -> Process:
+async def spawn(
+    folder: Path, *options: str, hooks_port: int = 0, more: Mapping[str, str] = MappingProxyType({})
+) -> Process:
     temporary = folder / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPANION_")} | {
@@ -92,8 +118,10 @@ async def spawn(folder: Path, *options: str, hooks_port: int = 0) -> Process:
         "COMPANION_HOOKS_PORT": str(hooks_port),
         "COMPANION_HOOKS_KEYS": KEY,
         "COMPANION_OPS_PORT": "0",
+        "COMPANION_OPS_KEYS": OPS_KEY,
         "COMPANION_MQTT_PORT": "1",
         "TMPDIR": str(temporary),
+        **more,
     }
     command = Path(sys.executable).with_name("companion")
     return await asyncio.create_subprocess_exec(command, "serve", *options, stderr=PIPE, env=environ)
@@ -107,11 +135,11 @@ def first_entry(line: bytes) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, role: str = "hooks") -> AsyncIterator[Service]:
-    """Run two workers until the block ends; then nothing may be left of them."""
-    process = await spawn(folder, "--role", role, "--workers", "2")
+async def serving(folder: Path, role: str = "hooks", workers: int = 2, **more: str) -> AsyncIterator[Service]:
+    """Run two workers until the block ends; then nothing may be left of them. `more` is their environment."""
+    process = await spawn(folder, "--role", role, "--workers", str(workers), more=more)
     assert process.stderr is not None
-    workers: Sequence[int] = ()
+    left: Sequence[int] = ()
     try:
         async with asyncio.timeout(60):
             while (entry := first_entry(await process.stderr.readline()))["event"] != "started":
@@ -120,14 +148,14 @@ async def serving(folder: Path, role: str = "hooks") -> AsyncIterator[Service]:
         yield service
     finally:
         if process.returncode is None:
-            workers = children(process.pid)
+            left = children(process.pid)
             process.kill()
-        for worker in workers:
+        for worker in left:
             # A frozen one does not see that its parent is gone.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGCONT)
         await process.communicate()
-        await wait_until(lambda: all(gone(worker) for worker in workers), 20, what="the workers end")
+        await wait_until(lambda: all(gone(worker) for worker in left), 20, what="the workers end")
 
 
 async def test_two_workers_answer_and_count_together(tmp_path: Path) -> None:
@@ -273,3 +301,80 @@ async def test_workers_without_hooks(tmp_path: Path, role: str) -> None:
     code, (line,) = await refused(tmp_path, "--role", role, "--workers", "2")
     assert code == 2
     assert f"1 with the role {role}" in line
+
+
+def allowing(topic: str) -> str:
+    return f'[[rules]]\nsubject = "everyone"\neffect = "allow"\naction = "publish"\nfilter = "{topic}"\n'
+
+
+@contextlib.asynccontextmanager
+async def with_rules(folder: Path, workers: int = 2) -> AsyncIterator[tuple[Service, Path]]:
+    """Run workers with a rule file that lets the account alice publish to `one`."""
+    rules = folder / "rules.toml"
+    rules.write_text(allowing("one"))
+    async with EmbeddedStore.open(folder) as store:
+        await store.accounts.add([Account("alice", Kind.DEVICE, "alice", "no hash")])
+    async with serving(folder, workers=workers, COMPANION_RULES_FILE=str(rules)) as service:
+        assert await service.verdicts("one") == {"allow"}
+        yield service, rules
+
+
+async def test_every_worker_goes_by_the_new_rules(tmp_path: Path) -> None:
+    """What POST /reload has answered is in force in every worker, and in one that is started later; a bad file changes nothing."""
+    async with with_rules(tmp_path) as (service, rules):
+        rules.write_text(allowing("two"))
+        assert await service.post("/reload") == (200, {"status": "reloaded", "parts": ["rules"]})
+        assert await service.verdicts("two") == {"allow"}
+        assert await service.verdicts("one") == {"deny"}
+        rules.write_text(allowing("three#"))
+        status, answer = await service.post("/reload")
+        assert (status, answer["field"]) == (422, "rules_file.rules[1].filter")
+        assert await service.verdicts("two") == {"allow"}
+        # The file is still a bad one: who starts now goes by what was good.
+        victim = service.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        await wait_until(lambda: victim not in service.workers(), what="it is dead")
+        await eventually(service.all_ready, 20, what="both are ready again")
+        assert await service.verdicts("two") == {"allow"}
+        assert await service.verdicts("one") == {"deny"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sighup_reads_the_rules_again(tmp_path: Path, workers: int) -> None:
+    """With workers and without; a bad file is counted, and the service goes on. A worker that is sent the signal takes no harm."""
+    async with with_rules(tmp_path, workers) as (service, rules):
+        rules.write_text(allowing("two"))
+        service.process.send_signal(signal.SIGHUP)
+
+        async def changed() -> bool:
+            return await service.verdicts("two") == {"allow"} and await service.verdicts("one") == {"deny"}
+
+        await eventually(changed, 20, what="the new rules are in force")
+        rules.write_text("x")
+        service.process.send_signal(signal.SIGHUP)
+
+        async def refused_once() -> bool:
+            _, text = await service.get("/metrics")
+            return 'companion_reloads_total{outcome="refused"} 1.0' in text
+
+        await eventually(refused_once, 20, what="the bad file is counted")
+        for worker in service.workers():
+            os.kill(worker, signal.SIGHUP)
+        assert await changed()
+
+
+async def test_a_worker_that_does_not_follow_is_named(tmp_path: Path) -> None:
+    """A frozen one cannot say that it goes by the new rules: the answer says so; continued, it follows."""
+    async with with_rules(tmp_path) as (service, rules):
+        frozen = service.workers()[0]
+        os.kill(frozen, signal.SIGSTOP)
+        rules.write_text(allowing("two"))
+        status, answer = await service.post("/reload")
+        assert status == 503
+        assert re.search(r"worker \d has not said within 10 s that it follows", answer["error"])
+        os.kill(frozen, signal.SIGCONT)
+
+        async def changed() -> bool:
+            return await service.verdicts("two") == {"allow"} and await service.verdicts("one") == {"deny"}
+
+        await eventually(changed, 20, what="both follow")

@@ -29,3 +29,8 @@ def test_once_each() -> None:
     """Who is called as all of them is counted once; nobody is nobody."""
     assert fact_of(Audit(0, "auth", "allow", "password", "hooks")).subjects == (Subject("hooks"),)
     assert fact_of(Audit(0, "auth", "allow", "password", "")).subjects == (Subject("hooks"),)
+
+
+def test_what_is_no_decision_of_the_hooks() -> None:
+    """What a shadow would have decided, and whatever else is recorded, is counted for nobody."""
+    assert fact_of(Audit(1234, "shadow", "allow", "rule", "alice")) == Fact(1234, (), ())
