@@ -73,6 +73,12 @@ class Cache(Generic[K, V]):
         self._misses.count += 1
         return None
 
+    def peek(self, key: K) -> tuple[V, float] | None:
+        """Return the live value and how long (seconds) it lives on, for whoever only looks; None where there is none."""
+        entry = self._values.get(key)
+        left = 0.0 if entry is None else entry[0] - self._clock()
+        return None if entry is None or left <= 0 else (entry[1], left)
+
     def stale(self, key: K) -> V | None:
         """Return the value also if it has expired, but not for too long, or None."""
         entry = self._values.get(key)

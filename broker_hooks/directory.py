@@ -21,7 +21,7 @@ from companion.core.rule_sets import RuleBook
 from companion.core.rules import Rule
 from companion.metrics import Metrics
 
-__all__ = ["Directory", "refusal"]
+__all__ = ["Directory", "Remembered", "refusal"]
 
 log = structlog.get_logger("broker_hooks.directory")
 
@@ -50,7 +50,17 @@ class _Connected:
     rules: int
     by_session: bool
     seen: int
+    made_at: float
     shadow: Policy | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A decision from memory: how long ago (seconds) what it rests on was read, and how long it may still serve."""
+
+    decision: Decision
+    age: float
+    left: float
 
 
 class Directory:
@@ -209,14 +219,15 @@ class Directory:
         (account, until), session = await asyncio.gather(
             self._account_until(username), self._store.sessions.get(username, client_id)
         )
-        who = principal_of(account, session, username, client_id, self._now())
+        now = self._now()
+        who = principal_of(account, session, username, client_id, now)
         held = who.held(await self._store.rules.of(who.subjects))
         book = self._book
         rules = book.enforced.of(who.subjects, held)
         policy = Policy(rules, who.values)
         shadow = None if book.shadow is None else _shadow(book.shadow.of(who.subjects, held), who)
         size = len(rules) - len(OWN_TOPICS) + (0 if shadow is None else shadow.size)
-        connected = _Connected(policy, who.expires_at, who.ended, size, session is not None, seen, shadow)
+        connected = _Connected(policy, who.expires_at, who.ended, size, session is not None, seen, now, shadow)
         # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
         self._connected.put((username, client_id), connected, epoch, until)
         return connected
@@ -230,6 +241,17 @@ class Directory:
     def book(self) -> RuleBook:
         """The rule sets that decide now."""
         return self._book
+
+    def remembered(self, access: Access) -> Remembered | None:
+        """Return what would be decided from memory alone; None when the store would be asked."""
+        key, now = (access.username, access.client_id), self._now()
+        found = self._connected.peek(key)
+        if found is None:
+            return None
+        connected, left = found
+        if connected.expires_at <= now or not self._is_current(access.username, connected.seen):
+            return None
+        return Remembered(connected.policy.decide(access, now), max(0.0, now - connected.made_at), left)
 
     async def follow(self) -> None:
         """Let go of what the store's notices speak about; never returns. Without them the caches run into their own end."""

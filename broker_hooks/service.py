@@ -13,6 +13,7 @@ from broker_hooks.app import HooksHandler
 from broker_hooks.audit import AuditTrail
 from broker_hooks.authenticate import CredentialKind, authenticate
 from broker_hooks.directory import Directory
+from broker_hooks.explaining import note_lookups
 from broker_hooks.guard import Guard
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
@@ -68,7 +69,7 @@ async def running_hooks(
     `Invalid` for a rule file that cannot be used. A store that is away stops nothing: until it comes all are refused.
     """
     book = book or await asyncio.to_thread(read_rule_book, settings)
-    store.tell_lookups(metrics.mirror.looked)
+    store.tell_lookups(note_lookups(metrics))
     async with contextlib.AsyncExitStack() as stack:
         trail = AuditTrail(store.audits, metrics)
         stack.push_async_callback(_last_words, trail)

@@ -11,6 +11,8 @@ from typing import Final
 
 import structlog
 
+from broker_hooks.explain_api import ExplainApi
+from broker_hooks.explaining import Explainer, note_lookups
 from broker_hooks.service import running_hooks
 from companion.core.errors import Invalid
 from companion.core.ports import Store
@@ -61,6 +63,7 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
     jobs_api: JobsApi | None = None
     stats_api: StatsApi | None = None
     problems: Workers | None = None
+    explainer: Explainer | None = None
     reloading = Reloading(metrics)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -96,8 +99,11 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
         if role in (Role.HOOKS, Role.ALL):
             served = await _serve_hooks(stack, settings, store, metrics, workers=workers, reloading=reloading)
             troubles["hooks"], hooks_port, problems = served.trouble, served.port, served.problems
+            explainer = served.explainer
         app = make_app(metrics, troubles, store.troubles, problems)
         ReloadApi(reloading, Keyring(ops_keys(settings)), metrics).add_routes(app)
+        if explainer is not None:
+            ExplainApi(explainer, Keyring(ops_keys(settings)), metrics).add_routes(app)
         if changes is not None:
             changes.add_routes(app)
         if jobs_api is not None:
@@ -126,6 +132,7 @@ class _Served:
     port: int
     trouble: Trouble
     problems: Workers | None
+    explainer: Explainer
 
 
 async def _serve_hooks(
@@ -143,10 +150,13 @@ async def _serve_hooks(
             several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys))
             reloading.add(RULES, several.prepare_rules)
             reloading.follow(several.follow)
-            return _Served(several.port, several.trouble, several.problems)
+            store.tell_lookups(note_lookups())
+            explainer = Explainer(store, lambda: several.book)
+            return _Served(several.port, several.trouble, several.problems, explainer)
         hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys))
         reloading.add(RULES, hooks.prepare_rules)
-        return _Served(hooks.port, hooks.trouble, None)
+        explainer = Explainer(store, lambda: hooks.directory.book, hooks.directory)
+        return _Served(hooks.port, hooks.trouble, None, explainer)
 
 
 async def serve(settings: Settings, role: Role, workers: int = 1) -> None:

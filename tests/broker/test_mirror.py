@@ -16,7 +16,7 @@ from tests.support import redis
 from tests.support.eventually import eventually
 from tests.support.mirroring import Mirrored, mirrored, tables_of
 from tests.support.mongo import shared_url
-from tests.support.service import Service, serving
+from tests.support.service import OPS_KEY, Service, serving
 
 PEOPLE = 8
 
@@ -60,6 +60,7 @@ async def test_who_is_disabled_is_refused(tmp_path: Path) -> None:
                 return await hits(service) > before
 
             await eventually(read_from_the_mirror, 60, "the mirror is read")
+            await eventually(lambda: _explained(service, "mirror", "hit"), 20, "an explanation tells of the mirror")
             taken = []
             for number in range(PEOPLE - 1):
                 name = f"user-{number}"
@@ -87,6 +88,15 @@ async def test_the_service_keeps_it(tmp_path: Path) -> None:
                 await eventually(lambda: _current(service, house), 20, "the mirror is current")
                 assert await service.metric("companion_lease_held", lease="mirror") == 1
                 assert await service.metric("companion_mirror_lag_seconds", collection=house.hot_users.collection) < 5
+
+
+async def _explained(service: Service, source: str, outcome: str) -> bool:
+    """Tell whether an explanation says where the account was found."""
+    body = {"username": "user-0", "clientid": "c1", "action": "publish", "topic": "a"}
+    headers = {"Authorization": f"Bearer {OPS_KEY}"}
+    async with service.http.post(f"{service.ops}/explain", json=body, headers=headers) as response:
+        account = (await response.json())["account"]
+    return (account["from"], account["mirror"]) == (source, outcome)
 
 
 async def _current(service: Service, house: Mirrored) -> bool:

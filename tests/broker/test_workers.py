@@ -326,6 +326,8 @@ async def test_every_worker_goes_by_the_new_rules(tmp_path: Path) -> None:
         assert await service.post("/reload") == (200, {"status": "reloaded", "parts": ["rules"]})
         assert await service.verdicts("two") == {"allow"}
         assert await service.verdicts("one") == {"deny"}
+        explained = await service.post("/explain", {"username": "alice", "action": "publish", "topic": "two"})
+        assert (explained[0], explained[1]["verdict"], explained[1]["rule"]) == (200, "allow", "file:1")
         rules.write_text(allowing("three#"))
         status, answer = await service.post("/reload")
         assert (status, answer["field"]) == (422, "rules_file.rules[1].filter")
