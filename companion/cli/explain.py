@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from broker_hooks.explain_request import asked, moment
 from broker_hooks.explaining import Explainer, note_lookups
+from broker_hooks.what_if import what_if as replayed
 from companion.background import run
 from companion.cli.context import print_json, print_rows, settings, with_store
 from companion.core.errors import CompanionError, Invalid, Transient, shown
 from companion.core.model import Action
 from companion.core.ports import Store
 from companion.keys import ops_keys
-from companion.rule_files import read_rule_book
+from companion.rule_files import read_rule_book, read_rule_set
 from companion.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 30
@@ -39,9 +42,23 @@ def explain(
     url: Annotated[
         str, typer.Option(help="Operations port of that service; from the settings when not given.", show_default=False)
     ] = "",
+    what_if: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: tell which recorded decisions would change, were this TOML file the rules_file.",
+            show_default=False,
+        ),
+    ] = None,
+    records: Annotated[int, typer.Option(min=1, max=1_000_000, help="Newest records that are looked at.")] = 10_000,
+    samples: Annotated[int, typer.Option(min=0, max=10_000, help="Changes that are shown one by one.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell whether a client may publish or subscribe, by which rule, and why no other rule decided."""
+    if what_if is not None:
+        if topic or live:
+            raise Invalid("--what-if", str(what_if), "no --topic and no --live beside it")
+        _replay(what_if, records, samples, as_json=as_json)
+        return
     if not topic:
         raise Invalid("--topic", "nothing", "a topic name or a topic filter")
     body = {
@@ -146,6 +163,41 @@ def _facts(answer: dict[str, Any]) -> list[str]:
     if answer["shadow"] is not None:
         facts.append(f"the shadow would answer: {answer['shadow']['verdict']}: {answer['shadow']['reason']}")
     return [_line(fact) for fact in facts]
+
+
+def _replay(file: Path, records: int, samples: int, *, as_json: bool) -> None:
+    candidate = read_rule_set(file, "--what-if", "what-if")
+    enforced = read_rule_book(settings()).enforced
+    report = with_store(lambda store: replayed(store, enforced, candidate, records=records, samples=samples))
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report)
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print what a replay came to, for people."""
+    typer.echo(
+        f"{report['replayed']} of {report['records']} recorded decisions replayed: {report['would_allow']} would be allowed,"
+        f" {report['would_refuse']} refused, {report['same']} stay as they are, {report['unsure']} depend on QoS or retain"
+    )
+    for note in report["notes"]:
+        typer.echo(f"  {note}")
+    if report["samples"]:
+        rows = [
+            (
+                dt.datetime.fromtimestamp(one["at"] / 1000, dt.UTC).isoformat(timespec="seconds"),
+                one["username"],
+                one["client_id"],
+                f"{one['action']} {one['topic']}",
+                one["now"],
+                one["then"],
+            )
+            for one in report["samples"]
+        ]
+        print_rows(
+            f"{len(rows)} of them", ("recorded at", "user", "client", "wants to", "by today's rules", "then"), rows
+        )
 
 
 def _line(text: str) -> str:
