@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from bson import Int64, ObjectId
 
 from companion.core.errors import CompanionError, Fenced, Invalid
-from companion.core.ports import Batch, Lease, Removed, Selection, Store
+from companion.core.ports import Batch, Lease, Removed, Replaced, Replacement, Selection, Store
 from tests.support.adapters import ADAPTERS
 from tests.support.entities import audit
 from tests.support.mongo import MongoPorts
@@ -163,6 +164,87 @@ async def test_restoring(store: Store) -> None:
     assert sorted(await store.audits.latest(100), key=lambda one: one.at) == sorted(before, key=lambda one: one.at)
 
 
+async def test_what_has_a_value(store: Store) -> None:
+    """Documents with one of the values are found page by page, in the order of their ids, without what is held."""
+    await fill(store)
+    lines, after = b"", ""
+    while page := await store.documents.matching(
+        WHAT, "username", ["a", "c", "nobody"], hold={"topic": "é/3"}, after=after, limit=2
+    ):
+        assert page.count == len(page.lines.splitlines()) <= 2
+        lines, after = lines + page.lines, page.last
+    assert topics(lines) == [f"é/{n}" for n in (0, 2, 5, 6, 8, 9)]
+    assert lines.splitlines()[0] == (await found(store, due(), 1)).lines.strip()
+    assert await store.documents.matching(WHAT, "username", [], hold={}, after="", limit=10) is None
+
+
+def renamed(line: bytes, new: str) -> Replacement:
+    document = json.loads(line)
+    document["username"] = new
+    return Replacement(line, json.dumps(document, separators=(",", ":")).encode())
+
+
+async def first_lines(store: Store, count: int) -> list[bytes]:
+    return (await found(store, due(), count)).lines.splitlines()
+
+
+async def users(store: Store) -> list[str]:
+    return [one.username for one in await store.audits.latest(100)][::-1]
+
+
+async def test_replacing(store: Store) -> None:
+    """What was named is as it was wanted, once; the others, and all other fields, are as they were."""
+    await fill(store, 4)
+    lease, before = await take(store), await store.audits.latest(100)
+    wanted = [renamed(line, "é") for line in await first_lines(store, 2)]
+    assert await store.documents.replace(WHAT, wanted, lease) == Replaced(2)
+    assert await users(store) == ["é", "é", "c", "a"]
+    after = await store.audits.latest(100)
+    assert [replace(one, username="") for one in after] == [replace(one, username="") for one in before]
+    assert await store.documents.replace(WHAT, [], lease) == Replaced(0)
+    # Whoever does it again does not find what was there.
+    assert await store.documents.replace(WHAT, wanted, lease) == Replaced(0, 2)
+    page = await store.documents.matching(WHAT, "username", ["é"], hold={}, after="", limit=9)
+    assert page is not None
+    assert topics(page.lines) == ["é/0", "é/1"]
+
+
+async def test_what_has_changed_is_not_replaced(store: Store) -> None:
+    """Of what somebody else has changed or removed nothing is overwritten, and nothing comes back."""
+    await fill(store, 3)
+    lease = await take(store)
+    lines = await first_lines(store, 3)
+    await store.documents.replace(WHAT, [renamed(lines[0], "other")], lease)
+    gone = store.documents.read(WHAT, lines[1] + b"\n")
+    assert await store.documents.remove(WHAT, due(), gone, lease, unchanged=True) == Removed(1)
+    assert await store.documents.replace(WHAT, [renamed(one, "mine") for one in lines], lease) == Replaced(1, 1)
+    assert await users(store) == ["other", "mine"]
+
+
+async def test_replacing_under_a_fence(store: Store, other: Store) -> None:
+    """After a later lease of the same job an earlier one replaces nothing."""
+    await fill(store, 2)
+    old = await take(store)
+    await store.leases.release(old)
+    new = await take(other)
+    first, second = await first_lines(store, 2)
+    assert await other.documents.replace(WHAT, [renamed(first, "x")], new) == Replaced(1)
+    with pytest.raises(Fenced):
+        await store.documents.replace(WHAT, [renamed(second, "x")], old)
+    assert await users(store) == ["x", "b"]
+
+
+async def test_replacing_by_another(store: Store) -> None:
+    """A document does not become another one, nor what is none; then none of them is replaced."""
+    await fill(store, 2)
+    lease = await take(store)
+    first, second = await first_lines(store, 2)
+    for line in (first, b"{}", b"[]", b"\xff"):
+        with pytest.raises(Invalid):
+            await store.documents.replace(WHAT, [renamed(first, "x"), Replacement(second, line)], lease)
+    assert await users(store) == ["a", "b"]
+
+
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"7", b'{"a": 1}', b"\xff"])
 async def test_lines_that_are_none(store: Store, line: bytes) -> None:
     """They are refused, and nothing of what comes with them is taken."""
@@ -217,3 +299,39 @@ async def test_times_of_every_kind(tmp_path: Any) -> None:
         await ports.documents.check("things", Selection("when", NOW, {"a": {"$gt": 1}}))
         with pytest.raises(CompanionError):
             await ports.documents.check("things", Selection("when", NOW, {"$where": "1"}))
+
+
+async def test_fields_of_every_kind(tmp_path: Any) -> None:
+    """In MongoDB texts stand for ids too, lists hold values, ids are of several types, and what stays is not written."""
+    async with ADAPTERS["mongo"].make(tmp_path)() as opened:
+        ports: MongoPorts = opened
+        things = ports.client.database["things"]
+        owner = ObjectId()
+        odd = {"long": Int64(7), "bytes": b"x", "when": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}
+        await things.insert_many(
+            [
+                {"_id": 1, "owner": owner, **odd},
+                {"_id": 2, "owner": "somebody"},
+                {"_id": "a", "owner": str(owner), "a.b": 1},
+                {"_id": "b", "owner": [ObjectId(), owner]},
+                {"_id": ObjectId(), "owner": owner, "held": True},
+                {"_id": ObjectId(), "owner": owner},
+            ]
+        )
+        lines: list[bytes] = []
+        after = ""
+        while page := await ports.documents.matching(
+            "things", "owner", [str(owner)], hold={"held": True}, after=after, limit=1
+        ):
+            lines, after = [*lines, *page.lines.splitlines()], page.last
+        documents = [json.loads(line) for line in lines]
+        assert [type(one["_id"]) for one in documents] == [dict, str, str, dict]
+        wanted = [
+            Replacement(line, json.dumps(one | {"owner": "gone"}).encode())
+            for line, one in zip(lines, documents, strict=True)
+        ]
+        lease = Lease("job:x", "me", 1)
+        assert await ports.documents.replace("things", wanted, lease) == Replaced(4)
+        assert await things.find_one({"_id": 1}) == {"_id": 1, "owner": "gone", **odd}
+        assert await things.find_one({"_id": "a"}) == {"_id": "a", "owner": "gone", "a.b": 1}
+        assert await things.count_documents({"owner": "gone"}) == 4

@@ -7,7 +7,7 @@ passes. Every adapter runs the suites in `tests/contracts/`.
 from companion.core.ports.audits import Audits
 from companion.core.ports.changes import Checkpoints, Inbox, Item, Received, Source, Taken
 from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watcher
-from companion.core.ports.documents import Batch, Documents, Removed, Selection
+from companion.core.ports.documents import Batch, Documents, Removed, Replaced, Replacement, Selection
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
 from companion.core.ports.leases import Held, Lease, Leases
 from companion.core.ports.runs import Runs
@@ -34,6 +34,8 @@ __all__ = [
     "Onlooker",
     "Received",
     "Removed",
+    "Replaced",
+    "Replacement",
     "Rules",
     "Runs",
     "Seen",

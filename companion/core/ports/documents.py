@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from companion.core.model import Document
 from companion.core.ports.leases import Lease
@@ -48,8 +48,26 @@ class Removed:
     changed: int = 0
 
 
+class Replacement(NamedTuple):
+    """The line of a document as it was read, and the line of what is to stand in its place, under the same id."""
+
+    was: bytes
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """How many documents were replaced, and how many are still there as somebody else has changed them."""
+
+    count: int
+    changed: int = 0
+
+
 class Documents(Protocol):
-    """Collections of any kind (`database.collection`), for jobs that go through them. Every removal bears the lease of its job."""
+    """Collections of any kind (`database.collection`), for jobs that go through them.
+
+    Every removal and replacement bears the lease of its job.
+    """
 
     async def check(self, collection: str, selection: Selection) -> None:
         """Raise `Invalid` for a collection that there cannot be, or for a selection that this store cannot follow."""
@@ -72,6 +90,16 @@ class Documents(Protocol):
         """
         ...
 
+    async def matching(
+        self, collection: str, field: str, values: Sequence[str], *, hold: Document, after: str, limit: int
+    ) -> Batch | None:
+        """Return up to `limit` whose field is one of the values, or a list with one in it, and that do not fit `hold`.
+
+        They are behind the id `after`, in the order of their ids; None when there are none. A text that an id can be written as
+        stands for that as well.
+        """
+        ...
+
     def read(self, collection: str, lines: bytes) -> Batch:
         """Return the documents of these lines, of which there is at least one. Raises `Invalid` for one that is no document."""
         ...
@@ -82,6 +110,13 @@ class Documents(Protocol):
         """Remove of these those that are still due and, if `unchanged`, still what their lines say.
 
         Raises `Fenced` when a later lease of the same name has been here; then nothing is removed.
+        """
+        ...
+
+    async def replace(self, collection: str, replacements: Sequence[Replacement], lease: Lease) -> Replaced:
+        """Replace all of these that are still what they were; of a field that stays the same nothing is written.
+
+        Raises `Fenced` as `remove` does, and `Invalid` for a line that is no document or has another id; then nothing is replaced.
         """
         ...
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from companion.core.errors import Fenced, Invalid
 from companion.core.model import Document
-from companion.core.ports import Batch, Lease, Removed, Selection
+from companion.core.ports import Batch, Lease, Removed, Replaced, Replacement, Selection
 from companion.stores.embedded.database import Database
 
 _IN: Final = "$in"
@@ -109,6 +109,23 @@ class EmbeddedDocuments:
 
         return await self._database.read(job)
 
+    async def matching(
+        self, collection: str, field: str, values: Sequence[str], *, hold: Document, after: str, limit: int
+    ) -> Batch | None:
+        """Return up to `limit` with one of these values, in the order of their keys, behind `after`."""
+        table = _table(collection)
+        fits, of_query = _fits(table, {field: {_IN: list(values)}}, "field")
+        holds, of_hold = _held(table, hold)
+        where = " AND ".join([table.only, *fits, *holds, f"{table.key} > ?"])
+        query = _together(table.key, table.line, f"{table.table} WHERE {where}", "LIMIT ?")
+
+        def job(connection: sqlite3.Connection) -> Batch | None:
+            bound = (*of_query, *of_hold, int(after or 0), limit)
+            count, first, last, text = connection.execute(query, bound).fetchone()
+            return Batch(count, str(first), str(last), f"{text}\n".encode()) if count else None
+
+        return await self._database.read(job)
+
     def read(self, collection: str, lines: bytes) -> Batch:
         """Return the rows of these lines. The first and the last are looked at; the others when they are not as they were."""
         table, last = _table(collection), lines.rfind(b"\n", 0, -1) + 1
@@ -126,9 +143,7 @@ class EmbeddedDocuments:
         query, bounds = _together(table.key, table.line, these), (int(batch.first), int(batch.last), *values)
 
         def job(connection: sqlite3.Connection) -> Removed:
-            row = connection.execute("SELECT token FROM leases WHERE name = ?", (lease.name,)).fetchone()
-            if row is None or row[0] > lease.token:
-                raise Fenced(f"{lease.name}: fence {lease.token} is not the newest")
+            _check_fence(connection, lease)
             if unchanged:
                 text = connection.execute(query, bounds).fetchone()[3]
                 if f"{text}\n".encode() != batch.lines:
@@ -149,6 +164,30 @@ class EmbeddedDocuments:
                 (json.dumps(same), *values),
             ).rowcount
             return Removed(count, len(found) - len(same))
+
+        return await self._database.write(job)
+
+    async def replace(self, collection: str, replacements: Sequence[Replacement], lease: Lease) -> Replaced:
+        """Replace those that are still what they were, in one transaction with the fence."""
+        table = _table(collection)
+        rows = [(_key(table, one.was), one.was, _row(table, one.line)) for one in replacements]
+        for (key, _, _), (_, line) in zip(rows, replacements, strict=True):
+            if _key(table, line) != key:
+                raise Invalid("line", line[:80], f"a row whose {table.key} is {key}")
+        look = f"SELECT {table.line} FROM {table.table} WHERE {table.key} = ? AND {table.only}"
+        columns = ", ".join(f"{column} = ?" for column in table.columns)
+        update = f"UPDATE {table.table} SET {columns} WHERE {table.key} = ?"
+
+        def job(connection: sqlite3.Connection) -> Replaced:
+            _check_fence(connection, lease)
+            count = changed = 0
+            for key, was, values in rows:
+                found = connection.execute(look, (key,)).fetchone()
+                if found is not None and found[0].encode() == was:
+                    count += connection.execute(update, (*values, key)).rowcount
+                else:
+                    changed += found is not None
+            return Replaced(count, changed)
 
         return await self._database.write(job)
 
@@ -180,11 +219,21 @@ def _due(table: _Table, selection: Selection) -> tuple[str, tuple[Any, ...]]:
     where, values = [table.only, f"+{selection.time} < ?"], [selection.before * table.times[selection.time]]
     fits, of_query = _fits(table, selection.query, "query")
     where += fits
-    held, of_hold = _fits(table, selection.hold, "hold")
-    if held:
-        # What is NULL fits no filter.
-        where.append(f"NOT ifnull({' AND '.join(held)}, 0)")
-    return " AND ".join(where), (*values, *of_query, *of_hold)
+    held, of_hold = _held(table, selection.hold)
+    return " AND ".join([*where, *held]), (*values, *of_query, *of_hold)
+
+
+def _held(table: _Table, hold: Document) -> tuple[list[str], list[Any]]:
+    """Return the condition that spares what fits the filter, and its values."""
+    held, values = _fits(table, hold, "hold")
+    # What is NULL fits no filter.
+    return [f"NOT ifnull({' AND '.join(held)}, 0)"] if held else [], values
+
+
+def _check_fence(connection: sqlite3.Connection, lease: Lease) -> None:
+    row = connection.execute("SELECT token FROM leases WHERE name = ?", (lease.name,)).fetchone()
+    if row is None or row[0] > lease.token:
+        raise Fenced(f"{lease.name}: fence {lease.token} is not the newest")
 
 
 def _fits(table: _Table, query: Document, what: str) -> tuple[list[str], list[Any]]:
