@@ -16,13 +16,14 @@ from typing import Final
 from companion.core.errors import Invalid
 from companion.job_settings import JobSettings
 from companion.settings import Settings
+from maintenance.anonymizer import Anonymizer
 from maintenance.cleaner import Cleaner
 from maintenance.housekeeping import Housekeeping
 from maintenance.job import Factory, Job
 from maintenance.mirror_reconcile import MirrorReconcile
 
 GROUP: Final = "companion.jobs"
-OURS: Final[tuple[Factory, ...]] = (Cleaner, Housekeeping, MirrorReconcile)
+OURS: Final[tuple[Factory, ...]] = (Anonymizer, Cleaner, Housekeeping, MirrorReconcile)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ALL: Final = "*"

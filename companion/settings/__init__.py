@@ -60,6 +60,22 @@ class Settings(StatisticsSettings, ArchiveSettings, JobsSettings, PublishingSett
                     )
         return self
 
+    @model_validator(mode="after")
+    def _logins_stay_refused(self) -> Self:
+        """Let the anonymizer make no login of what was none."""
+        for table in (*self.anonymizer_accounts.values(), *self.anonymizer_traces.values()):
+            for source in self.mongo_accounts:
+                if source.collection != table.collection:
+                    continue
+                decides = {source.deleted, source.status, source.expires, *source.principal}
+                secret = {source.secret, source.salt}
+                for field in sorted((decides & {*table.rewritten, *table.remove}) | (secret & {*table.rewritten})):
+                    if field:
+                        raise ValueError(
+                            f"anonymizer: {field} of {table.collection}: logins rest on it; secrets can be removed, the rest stays"
+                        )
+        return self
+
 
 def secret_fields() -> frozenset[str]:
     """Return the names of the settings that hold secrets."""

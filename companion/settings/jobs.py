@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from companion.anonymizing import AccountTable, TraceTable
 from companion.cleaning import Policy, check_name
 from companion.job_settings import JobSettings
 from companion.settings.kinds import Days, Group, Names, named
+
+_KEY_CHARACTERS: Final = 32
 
 
 class JobsSettings(Group):
@@ -37,6 +40,35 @@ class JobsSettings(Group):
     cleaner_policies: Annotated[dict[str, Policy], BeforeValidator(named)] = Field(
         default_factory=dict, description="What the cleaner removes beside the platform's, or in place of it (tables)"
     )
+    anonymizer_key: SecretStr = Field(
+        SecretStr(""),
+        description="Makes the pseudonyms of deleted accounts, the same in all replicas; none are made without it",
+    )
+    anonymizer_days: Days = Field(
+        30, description="Days from the deletion of an account until its personal data is replaced"
+    )
+    anonymizer_accounts: Annotated[dict[str, AccountTable], BeforeValidator(named)] = Field(
+        default_factory=dict,
+        description="Collections of accounts beside the platform's users, or in their place (tables)",
+    )
+    anonymizer_traces: Annotated[dict[str, TraceTable], BeforeValidator(named)] = Field(
+        default_factory=dict,
+        description="Where accounts have left something, beside the platform's or in its place (tables)",
+    )
+
+    @field_validator("anonymizer_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and len(value.get_secret_value()) < _KEY_CHARACTERS:
+            raise ValueError(f"at least {_KEY_CHARACTERS} characters: who can guess it can tell whose a pseudonym is")
+        return value
+
+    @field_validator("anonymizer_accounts", "anonymizer_traces")
+    @classmethod
+    def _table_names(cls, value: dict[str, AccountTable | TraceTable]) -> dict[str, AccountTable | TraceTable]:
+        for name in value:
+            check_name(name)
+        return value
 
     @field_validator("cleaner_policies")
     @classmethod

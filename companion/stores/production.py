@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import structlog
 
+from companion.anonymizing import ID, accounts_in_force, traces_in_force
 from companion.background import background
 from companion.core.errors import CompanionError
 from companion.core.model import Lookup
@@ -199,9 +200,21 @@ async def _look_at_redis(client: RedisClient) -> Sequence[Finding]:
 
 
 def _indexes(settings: Settings) -> Sequence[indexes.Index]:
-    return indexes.wanted(
-        settings.mongo_accounts, settings.mongo_rules, settings.stats_collection if settings.observer else ""
-    )
+    statistics = settings.stats_collection if settings.observer else ""
+    return indexes.wanted(settings.mongo_accounts, settings.mongo_rules, statistics, _traces(settings))
+
+
+def _traces(settings: Settings) -> Sequence[tuple[str, tuple[str, ...]]]:
+    """Return by which fields of which collections the anonymizer looks for what accounts have left, where it does."""
+    if not settings.anonymizer_key.get_secret_value():
+        return ()
+    traces = traces_in_force(settings.anonymizer_traces, settings.stats_collection)
+    accounts = accounts_in_force(settings.anonymizer_accounts)
+    return [
+        # With the id behind it a page is found where the last one ended.
+        *((table.collection, (field, ID)) for table in traces.values() for field in table.by),
+        *((table.collection, (name,)) for table in accounts.values() for name in table.names if name != ID),
+    ]
 
 
 async def _keep_indexes(client: MongoClient, wanted: Sequence[indexes.Index], idle: asyncio.Event) -> None:

@@ -16,6 +16,8 @@ MADE = {
     "password_workers": "number of cores",
     "jobs_schedules": "(none)",
     "cleaner_policies": "(none)",
+    "anonymizer_accounts": "(none)",
+    "anonymizer_traces": "(none)",
     "stats_timezones": "(none)",
 }
 

@@ -22,6 +22,7 @@ SINGLE = {
     "emqx_api_secret",
     "s3_access_key",
     "s3_secret_key",
+    "anonymizer_key",
 }
 """The secrets that are no lists."""
 
@@ -141,11 +142,11 @@ def test_secrets_from_files(tmp_path: Path, way: str) -> None:
     """Every secret can stand in a file of its own; the line break at its end is not part of it, lists have one a line."""
     for name in secret_fields():
         listed = name not in SINGLE
-        path = write(tmp_path / name, f"{LONG}\n{LONG}2\n" if listed else f" {MARK} \r\n")
+        path = write(tmp_path / name, f"{LONG}\n{LONG}2\n" if listed else f" {LONG} \r\n")
         of_variable = {f"{PREFIX}{name.upper()}_FILE": path}
         loaded = load(of_variable if way == "variable" else with_file(tmp_path, f'{name}_file = "{path}"'))
         value = getattr(loaded.settings, name)
-        assert value == ((SecretStr(LONG), SecretStr(f"{LONG}2")) if listed else SecretStr(f" {MARK} "))
+        assert value == ((SecretStr(LONG), SecretStr(f"{LONG}2")) if listed else SecretStr(f" {LONG} "))
         assert loaded.origins[name].endswith(" (a file)")
 
 

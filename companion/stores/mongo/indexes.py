@@ -61,9 +61,15 @@ PICTURED: Final = (accounts.COLLECTION,)
 
 
 def wanted(
-    account_sources: Sequence[AccountSource], rule_sources: Sequence[RuleSource], statistics: str = ""
+    account_sources: Sequence[AccountSource],
+    rule_sources: Sequence[RuleSource],
+    statistics: str = "",
+    traces: Sequence[tuple[str, tuple[str, ...]]] = (),
 ) -> Sequence[Index]:
-    """Return our own and those that looking into the collections of others needs; `statistics` is theirs, if there are any."""
+    """Return our own and those that looking into the collections of others needs; `statistics` is theirs, if there are any.
+
+    `traces` are collections and the fields by which what deleted accounts have left is found there.
+    """
     found = [
         (source.collection, field, "finds the account at every login")
         for source in account_sources
@@ -78,6 +84,10 @@ def wanted(
     for name, field, purpose in dict.fromkeys(found):
         database, _, collection = name.partition(".")
         foreign.append(Index(collection, ((field, 1),), purpose, database=database))
+    for name, fields in dict.fromkeys(traces):
+        database, _, collection = name.partition(".") if "." in name else ("", "", name)
+        keys = tuple((field, 1) for field in fields)
+        foreign.append(Index(collection, keys, "finds what deleted accounts have left", database=database))
     return (*OWN, *foreign)
 
 
