@@ -117,6 +117,8 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         self._free.set()
         self._owner: bytes | None = None
         self._transactions = 0
+        self._handler: asyncio.Task[Any] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._swallows = False
 
     async def _dispatch_wire_request(self, header: Any, payload: bytes, *, connection: Any) -> Any:
@@ -146,6 +148,8 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             # Of those who wait, one may have begun the next transaction before we are woken.
             while not self._free.is_set():
                 await asyncio.wait_for(self._free.wait(), _LONGEST_TRANSACTION)
+        if mine or command.get("startTransaction"):
+            self._handler = asyncio.current_task()
         try:
             return await self._in_parts(header, command, payload, connection)
         finally:
@@ -232,10 +236,25 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         self._owner = None
         self._free.set()
 
+    def _connection_done(self, handler: asyncio.Task[None]) -> None:
+        """End what a client left behind when it died, rather than let everybody wait for the longest time."""
+        super()._connection_done(handler)
+        if handler is self._handler:
+            self._forget_transaction(self._transactions)
+
     def _forget_transaction(self, number: int) -> None:
-        """End what a client left behind when it died; the client's next one has another number."""
+        """End a transaction that nobody will end; its client's next one has another number."""
         if self._owner is not None and self._transactions == number:
-            self._end_transaction()
+            self._ending = asyncio.create_task(self._abort(number))
+
+    async def _abort(self, number: int) -> None:
+        async with self._engine:
+            if self._owner is not None and self._transactions == number:
+                # There is never more than one.
+                for one in self._executor._session_store._sessions.values():
+                    if one.session.transaction_active:
+                        one.session.abort_transaction()
+                self._end_transaction()
 
     def _own_answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         name = next(iter(command)).lower()
