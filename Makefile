@@ -8,9 +8,10 @@ CHANGES := 20000
 PROFILE := embedded
 SECONDS := 30
 RATE := 200
+EXAMPLES := 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos outages lint format bench lock clean
+.PHONY: help demo test chaos outages acl lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +34,10 @@ chaos: ## random faults against real processes, drawn from SEED, over CHANGES ch
 outages: ## outages of both stores, SECONDS each, while the hooks are asked RATE times per second
 	@bash scripts/setup.sh test $(PYTHON)
 	@.venv/bin/python -m tests.faults.outages --seconds $(SECONDS) --rate $(RATE)
+
+acl: ## compare the lists for EMQX with the policies, over EXAMPLES random policies
+	@bash scripts/setup.sh test $(PYTHON)
+	@ACL_EXAMPLES=$(EXAMPLES) .venv/bin/python -m pytest -q tests/unit/test_acl.py --timeout 3600
 
 lint: ## run the checks that need no tests: format, lint, types, layers
 	@bash scripts/setup.sh dev $(PYTHON)
