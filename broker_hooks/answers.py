@@ -12,6 +12,8 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 
 HEADERS: Final = {hdrs.CONTENT_TYPE: "application/json"}
+_SHORT: Final = 256
+"""Longest body that many answers share; one with a list of rules belongs to one client."""
 
 
 class Answers:
@@ -31,7 +33,9 @@ class Answers:
             self._begin(now)
         answer = self._made.get(body)
         if answer is None:
-            answer = self._made[body] = _Answer(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            answer = _Answer(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            if len(body) <= _SHORT:
+                self._made[body] = answer
         return answer
 
     def _begin(self, second: int) -> None:

@@ -51,6 +51,7 @@ class HooksHandler:
         authorize: Callable[[Access], Awaitable[Decision]],
         max_body: int,
         deadline: float,
+        complete: Callable[[Connect, Decision], Awaitable[Decision]] | None = None,
     ) -> None:
         self._keyring = keyring
         self._recorder = recorder
@@ -58,6 +59,7 @@ class HooksHandler:
         self._unauthorized = metrics.unauthorized.labels("hooks").inc
         self._authenticate = authenticate
         self._authorize = authorize
+        self._complete = complete
         self._max_body = max_body
         self._deadline = deadline
         self._answers = Answers()
@@ -99,7 +101,8 @@ class HooksHandler:
         if hook == "auth":
             connect = wire.connect(fields)
             asked.append(connect)
-            return await self._authenticate(connect)
+            decision = await self._authenticate(connect)
+            return decision if self._complete is None else await self._complete(connect, decision)
         access = wire.access(fields)
         asked.append(access)
         return await self._authorize(access)

@@ -57,6 +57,8 @@ class Cache(Generic[K, V]):
         self._misses = metrics.misses[name]
         self._stale_served = metrics.stale_served.labels(name)
         self.epoch = 0
+        self.cleared = 0
+        """How often everything was dropped."""
         metrics.cache_entries.labels(name).set_function(lambda: len(self._values))
         metrics.cache_bytes.labels(name).set_function(lambda: self._weight)
 
@@ -144,6 +146,7 @@ class Cache(Generic[K, V]):
         self._values.clear()
         self._weight = 0
         self.epoch += 1
+        self.cleared += 1
 
     def drop(self, key: K) -> None:
         """Drop one value: what was found out about it just now is another."""

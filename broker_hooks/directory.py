@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from broker_hooks.cache import Cache
+from broker_hooks.policy_lists import CompileAcl, Listed, PolicyList
 from broker_hooks.principals import NOT_CONNECTED, Principal, Refused, principal_of, refusal
 from companion.core.errors import Invalid, Transient
 from companion.core.model import Access, Account, Decision, Deny, Kind, Notice, Scope, Session
@@ -37,12 +38,18 @@ _CHANGED: Final = 10_000
 _ACCOUNT_BYTES: Final = 600
 _SESSION_BYTES: Final = 500
 _POLICY_BYTES: Final = 2000
+_LOADS: Final = 3
+"""How often a policy is loaded for a list that something overtakes."""
+_OVERTAKING: Final = (Scope.ACCOUNT, Scope.RULES, Scope.EVERYTHING)
 _RULE_BYTES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Connected:
-    """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then."""
+    """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then.
+
+    `acl` is the policy as a list for EMQX, where such lists are made.
+    """
 
     policy: Policy
     expires_at: float
@@ -52,6 +59,7 @@ class _Connected:
     seen: int
     made_at: float
     shadow: Policy | None
+    acl: PolicyList | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,12 @@ class Directory:
         patience: float | None = None,
         book: RuleBook | None = None,
         compared: Compared | None = None,
+        compile_acl: CompileAcl | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._compile_acl = compile_acl
+        self._overtaken = metrics.acl.overtaken
         self._book = book or RuleBook()
         self._compared = compared
         self._now = now
@@ -188,6 +199,30 @@ class Directory:
             self._compared(access, decision, connected.shadow.decide(access, now))
         return decision
 
+    async def acl(self, username: str, client_id: str, peer_host: str) -> Listed | None:
+        """Return the whole policy of somebody who has just logged in from this address as a list for EMQX, or why there is none.
+
+        A list is for a whole session: none is made of what only serves because the store is away, nor of what has changed while it
+        was loaded, which one more request would have shown otherwise. None: nobody by that name is known any more, or no lists are
+        made. Raises `Transient` when there is no list for now.
+        """
+        key = (username, client_id)
+        for _ in range(_LOADS):
+            cleared = self._connected.cleared
+            connected = self._connected.get(key)
+            if (
+                connected is None
+                or connected.expires_at <= self._now()
+                or not self._is_current(username, connected.seen)
+            ):
+                try:
+                    connected = await self._connected.load(key, lambda: self._load(*key), lambda _: False)
+                except Refused:
+                    return None
+            if self._connected.cleared == cleared and self._is_current(username, connected.seen):
+                return None if connected.acl is None else connected.acl.at(self._now(), peer_host)
+        raise Transient("rules change faster than they are read")
+
     def _is_current(self, username: str, seen: int) -> bool:
         """Tell whether nothing about this user is known to have changed since there were `seen` notices."""
         return seen >= self._changed.get(username, 0)
@@ -227,7 +262,8 @@ class Directory:
         policy = Policy(rules, who.values)
         shadow = None if book.shadow is None else _shadow(book.shadow.of(who.subjects, held), who)
         size = len(rules) - len(OWN_TOPICS) + (0 if shadow is None else shadow.size)
-        connected = _Connected(policy, who.expires_at, who.ended, size, session is not None, seen, now, shadow)
+        acl = None if self._compile_acl is None else PolicyList(self._compile_acl, rules, who.values)
+        connected = _Connected(policy, who.expires_at, who.ended, size, session is not None, seen, now, shadow, acl)
         # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
         self._connected.put((username, client_id), connected, epoch, until)
         return connected
@@ -236,6 +272,8 @@ class Directory:
         """Decide by these rule sets from now on."""
         self._book = book
         self._connected.clear()
+        if self._compile_acl:
+            self._overtaken[Scope.RULES].count += 1
 
     @property
     def book(self) -> RuleBook:
@@ -265,6 +303,8 @@ class Directory:
 
     def _take(self, notice: Notice) -> None:
         self._notices += 1
+        if self._compile_acl and notice.scope in _OVERTAKING:
+            self._overtaken[notice.scope].count += 1
         if notice.scope is Scope.RULES:
             self._connected.clear()
         elif notice.scope is Scope.EVERYTHING or len(self._changed) >= _CHANGED:
@@ -295,4 +335,5 @@ def _weight_of_account(account: Account) -> int:
 
 
 def _weight_of_policy(connected: _Connected) -> int:
-    return _POLICY_BYTES + _RULE_BYTES * connected.rules
+    listed = 0 if connected.acl is None else connected.acl.size
+    return _POLICY_BYTES + _RULE_BYTES * connected.rules + listed

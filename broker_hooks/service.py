@@ -15,6 +15,7 @@ from broker_hooks.authenticate import CredentialKind, authenticate
 from broker_hooks.directory import Directory
 from broker_hooks.explaining import note_lookups
 from broker_hooks.guard import Guard
+from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
 from broker_hooks.shadow import Shadow
@@ -85,7 +86,9 @@ async def running_hooks(
             patience=settings.hooks_deadline / 3,
             book=book,
             compared=shadow.compare,
+            compile_acl=acl_compiler(settings),
         )
+        one_hop = OneHop(directory, metrics, seconds=settings.hooks_acl_seconds, patience=settings.hooks_deadline / 3)
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)
         kinds: dict[str, CredentialKind] = {
@@ -112,6 +115,7 @@ async def running_hooks(
             authorize=directory.decide,
             max_body=settings.hooks_max_body,
             deadline=settings.hooks_deadline,
+            complete=one_hop.complete if settings.hooks_acl else None,
         )
         await stack.enter_async_context(background(directory.follow(), trail.run()))
         # A query may be as long as a body: with `method = get` it is the body.

@@ -98,9 +98,14 @@ def encode(decision: Decision) -> bytes:
     """Return the body of the answer: always an explicit verdict, never a null (EMQX refuses those)."""
     if not isinstance(decision, Allow):
         return DENY
-    if decision.expires_at is None:
+    if decision.expires_at is None and not decision.acl:
         return ALLOW
-    return msgspec.json.encode({"result": "allow", "expire_at": decision.expires_at})
+    answer: dict[str, Any] = {"result": "allow"}
+    if decision.expires_at is not None:
+        answer["expire_at"] = decision.expires_at
+    if decision.acl:
+        answer["acl"] = msgspec.Raw(decision.acl)
+    return msgspec.json.encode(answer)
 
 
 def _as_broker_writes(body: bytes) -> Fields | None:

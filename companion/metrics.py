@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from companion.core.model import ChangeOp, Decision, Incident, Lookup, Reason
+from companion.core.acl import Inexact
+from companion.core.model import ChangeOp, Decision, Incident, Lookup, Reason, Scope
 from companion.sharing import Together
 from companion.tallies import SpreadHistogram, Tally, TallyCounter
 
@@ -55,6 +56,10 @@ REASONS: Final[dict[Hook, frozenset[Reason]]] = {
     "authz": _ONLY_AUTHZ | _EITHER,
 }
 """Which reasons a hook can give; a new one stands for authentication until it is listed here."""
+
+ACL_GIVEN, ACL_UNAVAILABLE, ACL_REFUSED = "given", "unavailable", "refused"
+ACL_OUTCOMES: Final = (ACL_GIVEN, ACL_UNAVAILABLE, ACL_REFUSED)
+"""What can become of the list of rules for EMQX, beside the reasons why a policy has none."""
 
 _HOOK_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _ACK_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -208,7 +213,7 @@ class Metrics:
         )
 
         self.stats = StatsMetrics(registry)
-        self.mirror = MirrorMetrics(registry)
+        self.mirror, self.acl = MirrorMetrics(registry), AclMetrics(registry)
         self.shadow, self.reload = _shadow_tallies(registry), ReloadMetrics(registry)
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
@@ -233,6 +238,28 @@ class Metrics:
     def render(self) -> bytes:
         """Return everything in Prometheus' text format, the workers' counts added to our own."""
         return generate_latest(self.registry if self.shared is None else Together(self.registry, self.shared))
+
+
+class AclMetrics:
+    """Those of the lists of rules that EMQX takes with a login."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        lists = TallyCounter(
+            "companion_acl_lists",
+            "Logins by what became of the list of rules that EMQX takes: given, or why not.",
+            ["outcome"],
+            registry,
+        )
+        overtaken = TallyCounter(
+            "companion_acl_overtaken",
+            "Changes of accounts or rules that clients with a list do not feel before they connect again.",
+            ["scope"],
+            registry,
+        )
+        self.lists = {one: lists.series(one) for one in (*ACL_OUTCOMES, *map(str, Inexact))}
+        self.overtaken: dict[Scope, Tally] = {
+            one: overtaken.series(one.value) for one in Scope if one is not Scope.SESSION
+        }
 
 
 class StatsMetrics:

@@ -46,7 +46,7 @@ _KNOWN: Final = frozenset({"subject", "effect", "action", "filter", "qos", "reta
 """The fields of a rule that are put into a list, or say nothing about when it holds."""
 
 _LIMITS: Final = tuple(one for one in fields(Rule) if one.name not in _KNOWN)
-"""Any other field limits when a rule holds, and a list cannot say it."""
+"""Any other field limits when a rule holds, and a list cannot say it (`companion.core.acl_moment` takes times and places out)."""
 
 _WILDCARDS: Final = ("+", "#")
 
@@ -55,7 +55,7 @@ class Inexact(StrEnum):
     """Why a policy cannot be put into a list."""
 
     CONDITION = "condition"
-    """A rule holds at some times or places only."""
+    """A rule has a limit that a list cannot hold, or a time window that opens or closes in a moment."""
     PLACEHOLDER = "placeholder"
     """A topic holds `${`, which EMQX would fill in."""
     LITERAL_PREFIX = "literal_prefix"

@@ -61,11 +61,15 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """A yes. `expires_at` (Unix seconds) ends the session; `rule` names what allowed it."""
+    """A yes. `expires_at` (Unix seconds) ends the session; `rule` names what allowed it.
+
+    `acl` is the whole policy as EMQX takes it with a login (JSON), or empty: then the broker asks.
+    """
 
     reason: Reason
     rule: str = ""
     expires_at: int | None = None
+    acl: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,19 @@ class HookSettings(Group):
     hooks_credentials: Annotated[
         tuple[Literal["token", "password"], ...], BeforeValidator(split), Field(min_length=1)
     ] = Field(("token", "password"), description="Credential kinds, in the order in which they are tried")
+    hooks_acl: bool = Field(
+        default=False,
+        description="Give EMQX (5.8 and later) the whole policy with a login, where it can be said exactly",
+    )
+    hooks_acl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
+        3600, description="Longest session with such a list, which knows no later change of rules; 0: no limit"
+    )
+    hooks_acl_topics: Annotated[int, Field(ge=1, le=1000)] = Field(
+        64, description="Most topics in such a list; a longer policy is asked about request by request"
+    )
+    hooks_acl_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = Field(
+        16_384, description="Most bytes in such a list, likewise"
+    )
     password_workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Threads that check passwords"
     )

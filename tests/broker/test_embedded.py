@@ -113,8 +113,9 @@ async def test_an_empty_client_id_is_assigned_before_the_hooks_are_asked(hooks: 
         ALLOW,
         Reply(content_type="application/json; charset=utf-8"),
         allowed(client_attrs={"role": "x"}, is_superuser=False),
+        allowed(acl=[{"permission": "deny", "action": "all", "topics": ["#"]}]),
     ],
-    ids=["204", "allow", "charset", "more fields"],
+    ids=["204", "allow", "charset", "more fields", "a list, which is not read: it asks"],
 )
 async def test_an_allow_lets_in(hooks: Hooks, port: int, reply: Reply) -> None:
     """204 and 200 with JSON `allow` are an allow, for the login and for a publish."""

@@ -218,6 +218,8 @@ def test_an_allowance() -> None:
     assert wire.encode(Allow(Reason.RULE, rule="7")) == b'{"result":"allow"}'
     assert wire.encode(Allow(Reason.TOKEN, expires_at=17)) == b'{"result":"allow","expire_at":17}'
     assert wire.encode(Allow(Reason.TOKEN, expires_at=0)) == b'{"result":"allow","expire_at":0}'
+    assert wire.encode(Allow(Reason.TOKEN, acl='["é"]'.encode())).decode() == '{"result":"allow","acl":["é"]}'
+    assert wire.encode(Allow(Reason.TOKEN, expires_at=1, acl=b"[1]")) == b'{"result":"allow","expire_at":1,"acl":[1]}'
 
 
 def test_special_characters() -> None:
