@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import hdrs, web
 
-from broker_hooks import wire
+from broker_hooks import wire, wire_v4
 from broker_hooks.answers import HEADERS, Answers
 from broker_hooks.deadline import within
 from broker_hooks.recorder import Recorder
@@ -27,7 +27,19 @@ from companion.metrics import Hook, Metrics
 
 log = structlog.get_logger("broker_hooks.app")
 
-_PATHS: Final[dict[str, Hook]] = {"/mqtt/auth": "auth", "/mqtt/authz": "authz"}
+
+class _Way(NamedTuple):
+    """What is asked at a path, and whether in the way of EMQX 4.4."""
+
+    hook: Hook
+    in_v4: bool
+
+
+_PATHS: Final = {
+    "/mqtt/auth": _Way("auth", in_v4=False),
+    "/mqtt/authz": _Way("authz", in_v4=False),
+    **{path: _Way(hook, in_v4=True) for path, hook in wire_v4.PATHS.items()},
+}
 _METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_POST})
 _UNAUTHORIZED: Final = b'{"error":"a valid hook key is needed: Authorization: Bearer ..."}'
 _DRAINED: Final = 16 * 1024 * 1024
@@ -39,7 +51,7 @@ class _TooLarge(CompanionError):
 
 
 class HooksHandler:
-    """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`."""
+    """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`, below `/v4/` in EMQX 4.4's way."""
 
     def __init__(
         self,
@@ -70,15 +82,13 @@ class HooksHandler:
             return self._refuse_caller(request)
         started = time.perf_counter()
         # As it was sent, it is mostly one of ours; only another one is worth decoding.
-        hook = _PATHS.get(request.raw_path) or _PATHS.get(request.path)
-        if hook is None or request.method not in _METHODS:
-            await _drain(request, self._deadline)
-            detail = "no such hook: the paths are /mqtt/auth and /mqtt/authz, the methods POST and GET"
-            self._recorder.record(hook or "auth", Deny(Reason.UNKNOWN_ENDPOINT, detail=detail), None)
-            return web.Response(body=wire.DENY, headers=HEADERS)
+        way = _PATHS.get(request.raw_path) or _PATHS.get(request.path)
+        if way is None or request.method not in _METHODS:
+            return await self._refuse_endpoint(request, "auth" if way is None else way.hook)
+        hook, in_v4 = way
         asked: list[Connect | Access] = []
         try:
-            decision = await within(self._deadline, self._decide(hook, request, asked))
+            decision = await within(self._deadline, self._decide(hook, request, asked, in_v4=in_v4))
         except TimeoutError:
             decision = _DECIDED_LATE
         except _TooLarge:
@@ -94,15 +104,31 @@ class HooksHandler:
             decision = Deny(Reason.INTERNAL, detail=type(problem).__name__)
         self._recorder.record(hook, decision, asked[0] if asked else None)
         self._seconds[hook](time.perf_counter() - started)
-        return self._answers.to(request, wire.encode(decision))
+        return wire_v4.answer(decision) if in_v4 else self._answers.to(request, wire.encode(decision))
 
-    async def _decide(self, hook: Hook, request: web.BaseRequest, asked: list[Connect | Access]) -> Decision:
+    async def _refuse_endpoint(self, request: web.BaseRequest, hook: Hook) -> web.Response:
+        await _drain(request, self._deadline)
+        detail = f"no such hook: the paths are {', '.join(_PATHS)}, the methods POST and GET"
+        unknown = Deny(Reason.UNKNOWN_ENDPOINT, detail=detail)
+        self._recorder.record(hook, unknown, None)
+        if wire_v4.speaks(request.path):
+            return wire_v4.answer(unknown)
+        return web.Response(body=wire.DENY, headers=HEADERS)
+
+    async def _decide(
+        self, hook: Hook, request: web.BaseRequest, asked: list[Connect | Access], *, in_v4: bool
+    ) -> Decision:
         fields = await self._fields(request)
+        if in_v4:
+            fields = wire_v4.named(fields)
         if hook == "auth":
             connect = wire.connect(fields)
             asked.append(connect)
             decision = await self._authenticate(connect)
-            return decision if self._complete is None else await self._complete(connect, decision)
+            # EMQX 4.4 reads a status and nothing else.
+            return decision if self._complete is None or in_v4 else await self._complete(connect, decision)
+        if hook == "superuser":
+            return wire_v4.NO_SUPERUSER
         access = wire.access(fields)
         asked.append(access)
         return await self._authorize(access)

@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 
 from broker_hooks.audit import AuditTrail
-from companion.core.model import Access, Allow, Audit, Connect, Decision
+from companion.core.model import Access, Allow, Audit, Connect, Decision, Reason
 from companion.metrics import Hook, Metrics
 
 log = structlog.get_logger("broker_hooks")
@@ -27,8 +27,13 @@ class Recorder:
         self._sample = sample
 
     def record(self, hook: Hook, decision: Decision, request: Connect | Access | None) -> None:
-        """Record one decision. Logins and refusals are audited; an allowed publish or subscribe is only counted (and logged)."""
+        """Record one decision. Logins and refusals are audited; an allowed publish or subscribe is only counted (and logged).
+
+        That somebody is no superuser, which EMQX 4.4 asks after every login, is only counted.
+        """
         self._metrics.decided(hook, decision)
+        if decision.reason is Reason.NO_SUPERUSER:
+            return
         allowed = isinstance(decision, Allow)
         if allowed and hook == "authz" and self._decisions != "all":
             return

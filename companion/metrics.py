@@ -20,7 +20,7 @@ from companion.core.model import ChangeOp, Decision, Incident, Lookup, Reason, S
 from companion.sharing import Together
 from companion.tallies import SpreadHistogram, Tally, TallyCounter
 
-Hook = Literal["auth", "authz"]
+Hook = Literal["auth", "authz", "superuser"]
 CACHES: Final = ("account", "policy", "session", "token")
 
 SHADOW_OUTCOMES: Final = ("same", "would_allow", "would_refuse")
@@ -51,9 +51,11 @@ _ONLY_AUTHZ: Final = frozenset(
         Reason.NO_RULE,
     }
 )
+_ONLY_SUPERUSER: Final = frozenset({Reason.NO_SUPERUSER})
 REASONS: Final[dict[Hook, frozenset[Reason]]] = {
-    "auth": frozenset(Reason) - _ONLY_AUTHZ,
+    "auth": frozenset(Reason) - _ONLY_AUTHZ - _ONLY_SUPERUSER,
     "authz": _ONLY_AUTHZ | _EITHER,
+    "superuser": _ONLY_SUPERUSER | _EITHER,
 }
 """Which reasons a hook can give; a new one stands for authentication until it is listed here."""
 

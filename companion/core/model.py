@@ -52,6 +52,7 @@ class Reason(StrEnum):
     INVALID_TOPIC = "invalid_topic"
     DENIED_BY_RULE = "denied_by_rule"
     NO_RULE = "no_rule"
+    NO_SUPERUSER = "no_superuser"
     THROTTLED = "throttled"
     OVERLOADED = "overloaded"
     DEADLINE = "deadline"

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from broker_hooks import wire
+from broker_hooks import wire, wire_v4
 from companion.keys import Keyring
 from companion.loading import load
 from companion.metrics import Metrics
@@ -93,6 +93,42 @@ def test_the_key_is_presented(name: str, hook: str) -> None:
     found = re.search(r"printf '(authorization) = \"(Bearer %s)\"\\n'", (EMQX / "README.md").read_text())
     assert found
     assert Keyring(["key-of-the-hooks"]).admits(found[2] % "key-of-the-hooks")
+
+
+V4 = "emqx-4.4.conf"
+
+
+def keys_of_v4() -> dict[str, str]:
+    """Return the keys of the files for 4.4; none stands twice."""
+    pairs = re.findall(r"^([a-z_.-]+) = (.*)$", text_of(V4), re.MULTILINE)
+    assert len(pairs) == len(dict(pairs)) == len([line for line in text_of(V4).splitlines() if line])
+    return dict(pairs)
+
+
+@pytest.mark.parametrize(("request_", "hook"), [("auth_req", "auth"), ("acl_req", "authz")])
+def test_questions_of_v4(request_: str, hook: str) -> None:
+    """4.4 asks by POST, in forms, with the key, at a path of its own dialect, with what the hooks read, and waits long enough."""
+    keys = {key.removeprefix(f"auth.http.{request_}."): value for key, value in keys_of_v4().items()}
+    assert wire_v4.PATHS[keys["url"].removeprefix("http://hooks:8080")] == hook
+    assert keys["method"] == "post"
+    assert keys["headers.content-type"] == "application/x-www-form-urlencoded"
+    assert Keyring(["key-of-the-hooks"]).admits(keys["headers.authorization"].replace("<hook key>", "key-of-the-hooks"))
+    values = {"%A": "2", "%u": "u", "%c": "c", "%P": "p", "%a": "192.0.2.1", "%t": "t"}
+    fields = {name: values[value] for name, value in (pair.split("=") for pair in keys["params"].split(","))}
+    asked = HOOKS[hook](wire_v4.named(fields))
+    told = {"username": "u", "client_id": "c", "peer_host": "192.0.2.1"}
+    told |= {"password": "p"} if hook == "auth" else {"topic": "t", "action": "publish"}
+    assert {name: getattr(asked, name) for name in told} == told
+    assert int(keys["auth.http.timeout"].removesuffix("s")) > Settings.model_fields["hooks_deadline"].default
+    assert keys["auth.http.enable_pipelining"] == "1"
+
+
+def test_nobody_is_let_in_by_silence_in_v4() -> None:
+    """What nobody decides is refused, the file behind the hooks denies all, and no question lets anybody past them."""
+    keys = keys_of_v4()
+    assert (keys["allow_anonymous"], keys["acl_nomatch"], keys["acl_file"]) == ("false", "deny", "etc/acl-deny.conf")
+    assert "{deny, all}." in (EMQX / V4).read_text()
+    assert not any(key.startswith("auth.http.super_req") for key in keys)
 
 
 def test_caches_of_a_node_are_off() -> None:
