@@ -214,7 +214,7 @@ class Metrics:
             registry=registry,
         )
 
-        self.stats = StatsMetrics(registry)
+        self.stats, self.emqx = StatsMetrics(registry), EmqxMetrics(registry)
         self.mirror, self.acl = MirrorMetrics(registry), AclMetrics(registry)
         self.shadow, self.reload = _shadow_tallies(registry), ReloadMetrics(registry)
 
@@ -367,3 +367,15 @@ class MirrorMetrics:
     def looked(self, outcome: Lookup) -> None:
         """Count one look into the mirror."""
         self.lookups[outcome].count += 1
+
+
+class EmqxMetrics:
+    """Those of EMQX's REST API. Its calls are `look` (a snapshot), `clients`, `kick`, `ban`, `unban` and `caches`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "companion_emqx_requests",
+            "Requests to EMQX's REST API; failed: no answer, not now, or not with our key.",
+            ["call", "outcome"],
+            registry=registry,
+        )

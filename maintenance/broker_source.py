@@ -10,20 +10,20 @@ is away is asked again a minute later, and what it counted meanwhile is not lost
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 import structlog
-from aiohttp import hdrs
 
+from companion.core.errors import CompanionError
 from companion.core.ports import Seen
 from companion.core.stats import MOST, Fact, Subject
+from companion.emqx_api import EmqxApi
 from companion.metrics import Metrics
 from companion.settings import Settings
 
@@ -31,9 +31,6 @@ log = structlog.get_logger("maintenance.broker")
 
 OWNER: Final = "broker"
 _GAUGE: Final = ".count"
-_LONGEST: Final = 4_194_304
-_CHUNK: Final = 65_536
-_OK: Final = 200
 _IDLE_SECONDS: Final = 0.5
 
 Numbers = Mapping[str, Mapping[str, int]]
@@ -59,14 +56,13 @@ class BrokerSource:
     lost = 0
 
     def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url = settings.emqx_url.rstrip("/")
-        credentials = f"{settings.emqx_api_key.get_secret_value()}:{settings.emqx_api_secret.get_secret_value()}"
-        self._headers = {hdrs.AUTHORIZATION: f"Basic {base64.b64encode(credentials.encode()).decode()}"}
-        self._timeout = aiohttp.ClientTimeout(total=settings.emqx_timeout)
+        self._settings = settings
+        self._metrics = metrics
         self._every = settings.emqx_every
         self._snapshots = metrics.stats.snapshots
         self._clock = clock
-        self._http: aiohttp.ClientSession | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._api: EmqxApi | None = None
         self._last: Numbers | None = None
         self._due = 0.0
         self._problem = ""
@@ -75,7 +71,8 @@ class BrokerSource:
         """Go on from this snapshot; without one, the first is what the next is compared with."""
         await self.close()
         self._last = None if position is None else msgspec.json.decode(position, type=dict[str, dict[str, int]])
-        self._http = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout)
+        # Who looks every minute need not ask twice.
+        self._api = await self._stack.enter_async_context(EmqxApi.open(self._settings, self._metrics, attempts=1))
         return None
 
     async def read(self, limit: int) -> Sequence[Seen]:
@@ -105,31 +102,19 @@ class BrokerSource:
 
     async def close(self) -> None:
         """Close the connections."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        self._api = None
+        await self._stack.aclose()
 
     async def _look(self) -> Snapshot:
         return snapshot_of(await self._get("metrics"), await self._get("stats"))
 
     async def _get(self, what: str) -> bytes:
-        if self._http is None:
+        if self._api is None:
             raise _Failed("it is closed")
-        body = bytearray()
         try:
-            # A redirection would carry the key elsewhere.
-            async with self._http.get(f"{self._url}/api/v5/{what}", allow_redirects=False) as response:
-                if response.status != _OK:
-                    raise _Failed(f"GET /api/v5/{what}: HTTP {response.status}")
-                async for chunk in response.content.iter_chunked(_CHUNK):
-                    body += chunk
-                    if len(body) > _LONGEST:
-                        raise _Failed(f"GET /api/v5/{what}: longer than {_LONGEST} bytes")
-        except TimeoutError:
-            raise _Failed(f"GET /api/v5/{what}: no answer in time") from None
-        except (aiohttp.ClientError, OSError) as problem:
-            raise _Failed(f"GET /api/v5/{what}: {type(problem).__name__}") from None
-        return bytes(body)
+            return await self._api.look(what)
+        except CompanionError as problem:
+            raise _Failed(f"{what}: {problem}") from None
 
 
 def snapshot_of(metrics: bytes, stats: bytes) -> Snapshot:

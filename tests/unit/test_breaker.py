@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from companion.breaker import Breaker
 from companion.core.errors import Invalid, Transient
-from companion.stores.breaker import Breaker
 
 FIRST, LONGEST = 1.0, 8.0
 

@@ -13,8 +13,8 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, errors
 from pymongo.write_concern import WriteConcern
 
+from companion.breaker import Breaker
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
-from companion.stores.breaker import Breaker
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from companion.breaker import Breaker
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
-from companion.stores.breaker import Breaker
 from companion.stores.cancelling import cancellable
 from companion.stores.redis.keys import Keys
 
