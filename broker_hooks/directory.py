@@ -14,10 +14,12 @@ import structlog
 from broker_hooks.cache import Cache
 from broker_hooks.policy_lists import CompileAcl, Listed, PolicyList
 from broker_hooks.principals import NOT_CONNECTED, Principal, Refused, principal_of, refusal
+from broker_hooks.revoked import REVOKED, Revoked
 from companion.core.errors import Invalid, Transient
 from companion.core.model import Access, Account, Decision, Deny, Kind, Notice, Scope, Session
 from companion.core.policy import OWN_TOPICS, Policy
 from companion.core.ports import Store
+from companion.core.revocations import keys_of_client
 from companion.core.rule_sets import RuleBook
 from companion.core.rules import Rule
 from companion.metrics import Metrics
@@ -48,7 +50,7 @@ _RULE_BYTES: Final = 1000
 class _Connected:
     """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then.
 
-    `acl` is the policy as a list for EMQX, where such lists are made.
+    `acl` is the policy as a list for EMQX, where such lists are made; `keys` are those under which whoever this is may be revoked.
     """
 
     policy: Policy
@@ -60,6 +62,7 @@ class _Connected:
     made_at: float
     shadow: Policy | None
     acl: PolicyList | None
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Directory:
         self,
         store: Store,
         metrics: Metrics,
+        revoked: Revoked,
         *,
         entries: int,
         seconds: float,
@@ -98,6 +102,7 @@ class Directory:
         self._overtaken = metrics.acl.overtaken
         self._book = book or RuleBook()
         self._compared = compared
+        self._revoked = revoked
         self._now = now
         self._accounts: Cache[str, Account] = Cache(
             "account", entries, seconds, metrics, size=size, stale=stale, patience=patience, weigh=_weight_of_account
@@ -192,6 +197,8 @@ class Directory:
             except Refused as refused:
                 return refused.deny
             now = self._now()
+        if self._revoked.some and await self._revoked.refuses(connected.keys):
+            return REVOKED
         if connected.expires_at <= now:
             return connected.ended
         decision = connected.policy.decide(access, now)
@@ -263,7 +270,10 @@ class Directory:
         shadow = None if book.shadow is None else _shadow(book.shadow.of(who.subjects, held), who)
         size = len(rules) - len(OWN_TOPICS) + (0 if shadow is None else shadow.size)
         acl = None if self._compile_acl is None else PolicyList(self._compile_acl, rules, who.values)
-        connected = _Connected(policy, who.expires_at, who.ended, size, session is not None, seen, now, shadow, acl)
+        keys = tuple(keys_of_client(username, client_id, session))
+        connected = _Connected(
+            policy, who.expires_at, who.ended, size, session is not None, seen, now, shadow, acl, keys
+        )
         # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
         self._connected.put((username, client_id), connected, epoch, until)
         return connected
@@ -289,12 +299,14 @@ class Directory:
         connected, left = found
         if connected.expires_at <= now or not self._is_current(access.username, connected.seen):
             return None
-        return Remembered(connected.policy.decide(access, now), max(0.0, now - connected.made_at), left)
+        decision = REVOKED if self._revoked.knows(connected.keys) else connected.policy.decide(access, now)
+        return Remembered(decision, max(0.0, now - connected.made_at), left)
 
     async def follow(self) -> None:
         """Let go of what the store's notices speak about; never returns. Without them the caches run into their own end."""
         async with contextlib.aclosing(self._store.notices.follow()) as words:  # type: ignore[type-var]
             async for notices in words:
+                self._revoked.heard(notices)
                 if not notices:
                     # We listen from now on: what was remembered before may have changed unheard.
                     self._forget_everything()
@@ -305,6 +317,8 @@ class Directory:
         self._notices += 1
         if self._compile_acl and notice.scope in _OVERTAKING:
             self._overtaken[notice.scope].count += 1
+        if notice.scope is Scope.REVOCATION:
+            return  # who is revoked is looked for before anything that is remembered here
         if notice.scope is Scope.RULES:
             self._connected.clear()
         elif notice.scope is Scope.EVERYTHING or len(self._changed) >= _CHANGED:

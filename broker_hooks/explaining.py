@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from broker_hooks.directory import Directory
 from broker_hooks.principals import NOT_CONNECTED, Principal, Refused, principal_of, refusal
+from broker_hooks.revoked import REVOKED
 from companion.core.errors import CompanionError
 from companion.core.explaining import Considered, Explanation, explain
 from companion.core.model import Access, Account, Allow, Decision, Deny, Lookup, Reason, Session
 from companion.core.ports import Store
+from companion.core.revocations import keys_of_client
 from companion.core.rule_sets import RuleBook, RuleSet
 from companion.core.rules import Rule
 from companion.metrics import Metrics
@@ -105,6 +107,8 @@ class Explainer:
             who = principal_of(account, session, username, client_id, now)
         except Refused as refused:
             return Found(account, session, source, lookup, refused.deny)
+        if await self._store.revocations.of(keys_of_client(username, client_id, session), int(now)):
+            return Found(account, session, source, lookup, REVOKED)
         return Found(account, session, source, lookup, who, await self._store.rules.of(who.subjects))
 
     async def explain(self, access: Access, at: float | None = None) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from broker_hooks.guard import Guard
 from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
+from broker_hooks.revoked import Revoked
 from broker_hooks.shadow import Shadow
 from broker_hooks.tokens import TokenCredential
 from companion.background import background
 from companion.core.errors import CompanionError
+from companion.core.model import Connect, Decision
 from companion.core.ports import Store
 from companion.core.rule_sets import RuleBook
 from companion.keys import Keyring
@@ -75,9 +77,11 @@ async def running_hooks(
         trail = AuditTrail(store.audits, metrics)
         stack.push_async_callback(_last_words, trail)
         shadow = Shadow(metrics, trail, samples=settings.rules_shadow_samples)
+        revoked = Revoked(store.revocations, metrics, seconds=settings.cache_seconds)
         directory = Directory(
             store,
             metrics,
+            revoked,
             entries=settings.cache_entries,
             seconds=settings.cache_seconds,
             size=settings.cache_bytes,
@@ -98,6 +102,7 @@ async def running_hooks(
             "token": TokenCredential(
                 directory,
                 metrics,
+                revoked,
                 keys=[secret.get_secret_value() for secret in settings.token_secrets],
                 algorithms=settings.token_algorithms,
                 leeway=settings.token_leeway,
@@ -107,17 +112,22 @@ async def running_hooks(
         }
         chosen = [kinds[name] for name in settings.hooks_credentials]
         guard = Guard(store.counters, keys=keys, failures=settings.throttle_failures, seconds=settings.throttle_seconds)
+
+        async def judge(connect: Connect) -> Decision:
+            # Asked last: who is revoked while a password is checked is refused too, and nobody learns of it without one.
+            return await revoked.judge(connect, await authenticate(chosen, connect))
+
         handler = HooksHandler(
             keyring=Keyring(keys),
             recorder=Recorder(metrics, trail, settings.log_decisions, settings.log_sample),
             metrics=metrics,
-            authenticate=lambda connect: guard.judge(connect, lambda one: authenticate(chosen, one)),
+            authenticate=lambda connect: guard.judge(connect, judge),
             authorize=directory.decide,
             max_body=settings.hooks_max_body,
             deadline=settings.hooks_deadline,
             complete=one_hop.complete if settings.hooks_acl else None,
         )
-        await stack.enter_async_context(background(directory.follow(), trail.run()))
+        await stack.enter_async_context(background(directory.follow(), revoked.run(), trail.run()))
         # A query may be as long as a body: with `method = get` it is the body.
         server = web.Server(
             handler,

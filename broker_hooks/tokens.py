@@ -20,7 +20,9 @@ import jwt
 
 from broker_hooks.cache import Cache
 from broker_hooks.directory import Directory, refusal
+from broker_hooks.revoked import REVOKED, Revoked
 from companion.core.model import Allow, Connect, Decision, Deny, Reason, Session
+from companion.core.revocations import digest_name, jti_name, keys_of
 from companion.metrics import Metrics
 
 _PRINCIPAL_CLAIMS: Final = ("uid", "aid", "cid")
@@ -32,7 +34,7 @@ _LATEST: Final = 253_402_300_799  # the last second of the year 9999; EMQX refus
 class Claims:
     """What a verified token says: principal, session, `exp` in Unix seconds; subject and scope, for grants, may be empty.
 
-    So may the groups (the claim `groups`, the domain and the app) and the tenant (the client application).
+    So may the groups (the claim `groups`, the domain and the app), the tenant (the client application) and `jti`.
     """
 
     principal: str
@@ -42,6 +44,7 @@ class Claims:
     scope: str
     groups: tuple[str, ...]
     tenant: str
+    jti: str = ""
 
 
 class TokenCredential:
@@ -51,6 +54,7 @@ class TokenCredential:
         self,
         directory: Directory,
         metrics: Metrics,
+        revoked: Revoked,
         *,
         keys: Sequence[str],
         algorithms: Sequence[str],
@@ -60,6 +64,7 @@ class TokenCredential:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
+        self._revoked = revoked
         self._keys = tuple(keys)
         self._algorithms = list(algorithms)
         self._leeway = leeway
@@ -86,6 +91,10 @@ class TokenCredential:
         refused = refusal(account, now) if account else None
         if refused:
             return refused
+        if self._revoked.some:
+            named = keys_of(session=claims.session, tokens=[claims.jti and jti_name(claims.jti)])
+            if await self._revoked.refuses(named):
+                return REVOKED
         # EMQX refuses a login whose expire_at has passed; within the leeway the end is that of the leeway.
         expires_at = claims.exp if claims.exp > now + 1 else claims.exp + self._leeway
         await self._directory.start_session(
@@ -99,6 +108,8 @@ class TokenCredential:
                 claims.scope,
                 claims.groups,
                 claims.tenant,
+                claims.jti,
+                digest_name(connect.password),
             )
         )
         if account is not None and account.expires_at is not None:
@@ -160,7 +171,8 @@ def _checked(claims: dict[str, Any]) -> Claims | Deny:
     if groups is None:
         return Deny(Reason.TOKEN_CLAIMS, detail="groups is not a list of names")
     tenant = _text(claims.get("cid"))
-    return Claims(principal, session, exp, _text(claims.get("subject")), _text(claims.get("scope")), groups, tenant)
+    subject, scope, jti = (_text(claims.get(name)) for name in ("subject", "scope", "jti"))
+    return Claims(principal, session, exp, subject, scope, groups, tenant, jti)
 
 
 def _groups(claims: dict[str, Any]) -> tuple[str, ...] | None:

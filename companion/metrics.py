@@ -36,6 +36,7 @@ _EITHER: Final = frozenset(
         Reason.ACCOUNT_DISABLED,
         Reason.ACCOUNT_EXPIRED,
         Reason.TOKEN_EXPIRED,
+        Reason.REVOKED,
         Reason.DEADLINE,
         Reason.STORE_AWAY,
         Reason.INTERNAL,
@@ -214,8 +215,8 @@ class Metrics:
             registry=registry,
         )
 
-        self.stats, self.emqx = StatsMetrics(registry), EmqxMetrics(registry)
-        self.mirror, self.acl = MirrorMetrics(registry), AclMetrics(registry)
+        self.stats, self.revocations = StatsMetrics(registry), RevocationMetrics(registry)
+        self.mirror, self.emqx, self.acl = MirrorMetrics(registry), EmqxMetrics(registry), AclMetrics(registry)
         self.shadow, self.reload = _shadow_tallies(registry), ReloadMetrics(registry)
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
@@ -378,4 +379,13 @@ class EmqxMetrics:
             "Requests to EMQX's REST API; failed: no answer, not now, or not with our key.",
             ["call", "outcome"],
             registry=registry,
+        )
+
+
+class RevocationMetrics:
+    """Those of revocations."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.standing = Gauge(
+            "companion_revocations_standing", "Revocations that the hooks know and refuse by.", registry=registry
         )

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     DENIED_BY_RULE = "denied_by_rule"
     NO_RULE = "no_rule"
     NO_SUPERUSER = "no_superuser"
+    REVOKED = "revoked"
     THROTTLED = "throttled"
     OVERLOADED = "overloaded"
     DEADLINE = "deadline"
@@ -137,7 +138,8 @@ class Session:
     """A platform session that logged in with an access token; `expires_at` is the token's `exp` in Unix seconds.
 
     `subject` and `scope` (space-separated) are the token's claims; grants to the subject hold within the scope. So are `groups` and
-    `tenant`, to which rules can be given.
+    `tenant`, to which rules can be given. `jti` and `digest` (`companion.core.revocations.digest_name`) are what the token can be
+    revoked by.
     """
 
     username: str
@@ -149,6 +151,8 @@ class Session:
     scope: str = ""
     groups: tuple[str, ...] = ()
     tenant: str = ""
+    jti: str = ""
+    digest: str = ""
 
 
 class ChangeOp(StrEnum):
@@ -246,6 +250,7 @@ class Scope(StrEnum):
     ACCOUNT = "account"
     SESSION = "session"
     RULES = "rules"
+    REVOCATION = "revocation"
     EVERYTHING = "everything"
 
 
@@ -253,8 +258,8 @@ class Scope(StrEnum):
 class Notice:
     """What decisions rested on has changed and must not be served from memory any more.
 
-    `name` is the user name for ACCOUNT and SESSION, and empty otherwise. EVERYTHING also stands for a gap: something may have
-    changed unseen.
+    `name` is the user name for ACCOUNT and SESSION, the key of a REVOCATION, and empty otherwise. EVERYTHING also stands for a gap:
+    something may have changed unseen.
     """
 
     scope: Scope

@@ -23,6 +23,7 @@ KNOWN: Final = frozenset(
         Reason.UNUSABLE_HASH,
         Reason.ACCOUNT_DISABLED,
         Reason.ACCOUNT_EXPIRED,
+        Reason.REVOKED,
         Reason.DENIED_BY_RULE,
         Reason.NO_RULE,
     }

@@ -12,7 +12,9 @@ import structlog
 
 from companion.core.errors import CompanionError
 from companion.core.model import Account, Notice, Scope, Session
-from companion.core.ports import Accounts, Notices, Rules, Sessions
+from companion.core.ports import Accounts, Notices, Revocations, Rules, Sessions, Waiting
+from companion.core.ports.identities import SessionField
+from companion.core.revocations import Revocation, Standing
 from companion.core.rules import Rule
 
 log = structlog.get_logger("companion.stores.announcing")
@@ -119,6 +121,68 @@ class AnnouncingSessions:
         await self._sessions.remove(username, client_id)
         await _tell(self._notices, Notice(Scope.SESSION, username))
 
+    async def client_ids(self, by: SessionField, value: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return up to `limit` client ids of the sessions with this value, those behind `after`."""
+        return await self._sessions.client_ids(by, value, after=after, limit=limit)
+
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many. Nobody serves them."""
         return await self._sessions.prune(before, limit, dry=dry)
+
+
+class AnnouncingRevocations:
+    """The port `Revocations`, over another one."""
+
+    def __init__(self, revocations: Revocations, notices: Notices) -> None:
+        self._revocations = revocations
+        self._notices = notices
+
+    async def add(self, revocation: Revocation) -> bool:
+        """Store a new one durably; False when there is one of this id."""
+        added = await self._revocations.add(revocation)
+        if added:
+            await _tell(self._notices, Notice(Scope.REVOCATION, revocation.key))
+        return added
+
+    async def get(self, revocation_id: str) -> Revocation | None:
+        """Return it; None when there is none."""
+        return await self._revocations.get(revocation_id)
+
+    async def list(self, *, waiting: bool | None = None, limit: int = 100) -> Sequence[Revocation]:
+        """Return up to `limit`, newest first."""
+        return await self._revocations.list(waiting=waiting, limit=limit)
+
+    async def standing(self, now: int, *, after: str = "", limit: int = 1000) -> Sequence[Standing]:
+        """Return up to `limit` because of which the hooks refuse, those behind `after`."""
+        return await self._revocations.standing(now, after=after, limit=limit)
+
+    async def of(self, keys: Sequence[str], now: int) -> Sequence[Standing]:
+        """Return those because of which somebody with one of these keys is refused."""
+        return await self._revocations.of(keys, now)
+
+    async def due(self, now: int, limit: int) -> Sequence[Revocation]:
+        """Return up to `limit` that are due."""
+        return await self._revocations.due(now, limit)
+
+    async def claim(self, revocation_id: str, fence: int) -> Revocation | None:
+        """Return it as it stands, and refuse lower fences from now on."""
+        return await self._revocations.claim(revocation_id, fence)
+
+    async def note(self, revocation: Revocation) -> Revocation:
+        """Store how far it is under its fence, and return it as it then stands."""
+        return await self._revocations.note(revocation)
+
+    async def lift(self, revocation_id: str, now: int) -> Revocation | None:
+        """End it and return it, also one that was lifted before."""
+        lifted = await self._revocations.lift(revocation_id, now)
+        if lifted is not None:
+            await _tell(self._notices, Notice(Scope.REVOCATION, lifted.key))
+        return lifted
+
+    async def waiting(self) -> Waiting:
+        """Return what is left to do."""
+        return await self._revocations.waiting()
+
+    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
+        """Remove up to `limit` older than `before` that neither stand nor wait; return how many. Nobody is refused by them."""
+        return await self._revocations.prune(before, limit, dry=dry)

@@ -18,7 +18,7 @@ from companion.core.ports import Mirror, Notices, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.settings import Settings
 from companion.stores import mongo, redis
-from companion.stores.announcing import AnnouncingAccounts, AnnouncingRules, AnnouncingSessions
+from companion.stores.announcing import AnnouncingAccounts, AnnouncingRevocations, AnnouncingRules, AnnouncingSessions
 from companion.stores.counters import FallbackCounters, LocalCounters
 from companion.stores.findings import Finding
 from companion.stores.joining import JoinedNotices
@@ -32,6 +32,7 @@ from companion.stores.mongo.hot import hot_collections
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
 from companion.stores.mongo.observed import decisions, entities
+from companion.stores.mongo.revocations import MongoRevocations
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
@@ -79,6 +80,7 @@ class ProductionStore:
         rules = GatheredRules(MongoRules(mongo_client), mongo_client, settings.mongo_rules)
         self.rules = AnnouncingRules(rules, self.notices)
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
+        self.revocations = AnnouncingRevocations(MongoRevocations(mongo_client), self.notices)
         self.audits = MongoAudits(mongo_client)
         self.runs = MongoRuns(mongo_client)
         self.documents = MongoDocuments(mongo_client)

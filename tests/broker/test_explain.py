@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from broker_hooks.explaining import Explainer
 from companion.cli import main
 from companion.cli.explain import _of_service, _show
 from companion.core.model import Access, Account, Action, Kind, Session
+from companion.core.revocations import Target, revocation_of
 from companion.core.rule_sets import RuleBook
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account, subject_of_group
 from companion.core.windows import Window
 from companion.stores.opening import open_store
+from tests.support.eventually import eventually
 from tests.support.jwts import SECRET, in_seconds
 from tests.support.mosquitto import free_port
 from tests.support.service import OPS_KEY, Service, make_settings, serving
@@ -64,6 +67,24 @@ async def explained(service: Service, status: int = 200, key: str = OPS_KEY, **b
         answer = await response.json()
         assert isinstance(answer, dict)
         return answer
+
+
+async def test_revoked(service: Service) -> None:
+    """Somebody who is revoked is refused for that, from memory and from the store; lifted, the rules decide again."""
+    asked: dict[str, Any] = {"username": "alice", "clientid": "c1", "action": "publish", "topic": "t/alice/x", "qos": 0}
+    assert (await explained(service, **asked))["verdict"] == "allow"
+    await service.may("alice", "publish", "t/alice/x", qos="0")
+    one = revocation_of(Target.ACCOUNT, "alice", time.time())
+    await service.store.revocations.add(one)
+
+    async def refused() -> bool:
+        return not await service.may("alice", "publish", "t/alice/x", qos="0")
+
+    await eventually(refused, what="the hooks refuse")
+    answer = await explained(service, **asked)
+    assert (answer["verdict"], answer["reason"], answer["store"]["reason"]) == ("deny", "revoked", "revoked")
+    await service.store.revocations.lift(one.id, 1)
+    assert (await explained(service, **asked))["store"]["verdict"] == "allow"
 
 
 async def test_near_misses(service: Service) -> None:

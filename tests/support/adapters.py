@@ -26,6 +26,7 @@ EVERY_PORT: Final = frozenset(
         "inbox",
         "checkpoints",
         "audits",
+        "revocations",
         "runs",
         "documents",
         "statistics",

@@ -28,6 +28,7 @@ from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.documents import MongoDocuments
+from companion.stores.mongo.revocations import MongoRevocations
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
@@ -192,9 +193,10 @@ class MongoPorts:
     checkpoints: MongoCheckpoints
     runs: MongoRuns
     documents: MongoDocuments
+    revocations: MongoRevocations
 
 
-PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs"})
+PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs", "revocations"})
 
 
 @contextlib.asynccontextmanager
@@ -211,6 +213,7 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
             MongoCheckpoints(client),
             MongoRuns(client),
             MongoDocuments(client),
+            MongoRevocations(client),
         )
 
 

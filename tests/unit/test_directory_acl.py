@@ -12,6 +12,7 @@ import pytest
 
 from broker_hooks.directory import Directory
 from broker_hooks.one_hop import OneHop
+from broker_hooks.revoked import Revoked
 from companion.core.acl import compile_acl
 from companion.core.errors import Transient
 from companion.core.model import Allow, Connect, Deny, Notice, Reason, Scope
@@ -64,6 +65,7 @@ class House:
         self.directory = Directory(
             Seen(),  # type: ignore[arg-type]
             self.metrics,
+            Revoked(store.revocations, self.metrics, seconds=60),
             entries=100,
             seconds=seconds,
             stale=60,

@@ -10,6 +10,7 @@ from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watche
 from companion.core.ports.documents import Batch, Documents, Removed, Replaced, Replacement, Selection
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
 from companion.core.ports.leases import Held, Lease, Leases
+from companion.core.ports.revocations import Revocations, Waiting
 from companion.core.ports.runs import Runs
 from companion.core.ports.statistics import Observed, Seen, Statistics
 from companion.core.ports.store import Store
@@ -36,6 +37,7 @@ __all__ = [
     "Removed",
     "Replaced",
     "Replacement",
+    "Revocations",
     "Rules",
     "Runs",
     "Seen",
@@ -45,5 +47,6 @@ __all__ = [
     "Statistics",
     "Store",
     "Taken",
+    "Waiting",
     "Watcher",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from companion.core.model import Account, Notice, Session
 from companion.core.rules import Rule
+
+SessionField = Literal["session", "jti", "digest"]
+"""By what sessions are found that belong together."""
 
 
 class Accounts(Protocol):
@@ -70,6 +73,10 @@ class Sessions(Protocol):
 
     async def remove(self, username: str, client_id: str) -> None:
         """Forget it; no error when there is none."""
+        ...
+
+    async def client_ids(self, by: SessionField, value: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return up to `limit` client ids of the sessions with this value, in order, those behind `after`; one may come twice."""
         ...
 
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:

@@ -12,6 +12,7 @@ from companion.core.ports.copies import Mirror, Watcher
 from companion.core.ports.documents import Documents
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
 from companion.core.ports.leases import Leases
+from companion.core.ports.revocations import Revocations
 from companion.core.ports.runs import Runs
 from companion.core.ports.statistics import Observed, Statistics
 from companion.core.stats import Counting
@@ -33,6 +34,11 @@ class Store(Protocol):
     @property
     def sessions(self) -> Sessions:
         """Platform sessions."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """Who is revoked."""
         ...
 
     @property

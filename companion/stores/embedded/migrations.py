@@ -98,6 +98,26 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE rules ADD COLUMN windows TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE rules ADD COLUMN locations TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        """CREATE TABLE revocations (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, id TEXT NOT NULL UNIQUE, target TEXT NOT NULL,
+            name TEXT NOT NULL, at INTEGER NOT NULL, cause TEXT NOT NULL, reason TEXT NOT NULL, asked_by TEXT NOT NULL,
+            until INTEGER, ban_until INTEGER, lifted_at INTEGER, waiting INTEGER NOT NULL, due_at INTEGER NOT NULL,
+            attempts INTEGER NOT NULL, error TEXT NOT NULL, fence INTEGER NOT NULL, steps TEXT NOT NULL) STRICT""",
+        "CREATE INDEX revocations_by_key ON revocations (key) WHERE lifted_at IS NULL",
+        "CREATE INDEX revocations_waiting ON revocations (due_at) WHERE waiting = 1",
+        *(
+            f"CREATE TRIGGER revocations_{name}_generation AFTER {event} ON revocations"
+            " BEGIN UPDATE generation SET value = value + 1; END"
+            # How far the work is concerns no decision.
+            for name, event in (("insert", "INSERT"), ("update", "UPDATE OF key, cause, until, lifted_at"))
+        ),
+        "ALTER TABLE sessions ADD COLUMN jti TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sessions ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX sessions_of_session ON sessions (session, client_id)",
+        "CREATE INDEX sessions_of_jti ON sessions (jti, client_id) WHERE jti <> ''",
+        "CREATE INDEX sessions_of_digest ON sessions (digest, client_id) WHERE digest <> ''",
+    ),
 )
 
 

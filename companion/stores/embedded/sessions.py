@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Final
 
 from companion.core.model import Session
+from companion.core.ports.identities import SessionField
 from companion.stores.embedded.accounts import as_text, names_in
 from companion.stores.embedded.database import Database, removing
 
@@ -53,6 +55,19 @@ class EmbeddedSessions:
             connection.execute("DELETE FROM sessions WHERE username = ? AND client_id = ?", (username, client_id))
 
         await self._database.write(job)
+
+    async def client_ids(self, by: SessionField, value: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return up to `limit` client ids of the sessions with this value, in order, those behind `after`."""
+        # The second condition lets the partial indexes serve.
+        query = (
+            f"SELECT DISTINCT client_id FROM sessions WHERE {by} = ? AND {by} <> '' AND client_id > ?"
+            " ORDER BY client_id LIMIT ?"
+        )
+
+        def job(connection: sqlite3.Connection) -> Sequence[str]:
+            return [row[0] for row in connection.execute(query, (value, after, limit))]
+
+        return await self._database.read(job)
 
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""

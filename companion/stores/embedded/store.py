@@ -22,6 +22,7 @@ from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.notices import EmbeddedNotices
 from companion.stores.embedded.observed import observed
+from companion.stores.embedded.revocations import EmbeddedRevocations
 from companion.stores.embedded.rules import EmbeddedRules
 from companion.stores.embedded.runs import EmbeddedRuns
 from companion.stores.embedded.sessions import EmbeddedSessions
@@ -42,6 +43,7 @@ class EmbeddedStore:
         self.accounts = EmbeddedAccounts(database)
         self.rules = EmbeddedRules(database)
         self.sessions = EmbeddedSessions(database)
+        self.revocations = EmbeddedRevocations(database)
         self.notices = EmbeddedNotices(database, poll)
         self.counters = LocalCounters()
         self.leases = EmbeddedLeases(database)

@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from companion.account_sources import AccountSource, RuleSource
 from companion.core.errors import Permanent
-from companion.stores.mongo import accounts, audits, rules, runs, sessions
+from companion.stores.mongo import accounts, audits, revocations, rules, runs, sessions
 from companion.stores.mongo.client import MongoClient
 from companion.stores.mongo.gathering import key_of
 from companion.stores.mongo.mapping import ID
@@ -49,6 +49,13 @@ OWN: Final = (
     Index(accounts.COLLECTION, (("username", 1),), "finds the account at every login; one account a name", unique=True),
     Index(rules.COLLECTION, (("subject", 1),), "finds the rules of whoever connects"),
     Index(sessions.COLLECTION, (("expires_at", 1),), "finds the sessions that housekeeping removes"),
+    Index(sessions.COLLECTION, (("session", 1), ("client_id", 1)), "finds the clients of a platform session"),
+    Index(sessions.COLLECTION, (("jti", 1), ("client_id", 1)), "finds the clients of a token"),
+    Index(sessions.COLLECTION, (("digest", 1), ("client_id", 1)), "finds the clients of a token"),
+    Index(revocations.COLLECTION, (("key", 1), ("lifted_at", 1)), "finds whether somebody is revoked"),
+    Index(revocations.COLLECTION, (("lifted_at", 1), ("_id", 1)), "finds all who are revoked"),
+    Index(revocations.COLLECTION, (("waiting", 1), ("due_at", 1)), "finds what is left to do about revocations"),
+    Index(revocations.COLLECTION, (("at", -1),), "finds the newest revocations"),
     Index(audits.COLLECTION, (("at", 1),), "finds the records that housekeeping removes"),
     Index(runs.COLLECTION, (("state", 1), ("priority", -1), ("due_at", 1)), "finds the runs that are to be begun"),
     Index(runs.COLLECTION, (("job", 1), ("requested_at", -1)), "finds the runs of a job"),

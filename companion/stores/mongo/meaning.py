@@ -12,7 +12,7 @@ from typing import Any, Final
 from companion.account_sources import AccountSource, RuleSource
 from companion.core.model import Notice
 from companion.core.model import Scope as About
-from companion.stores.mongo import accounts, rules
+from companion.stores.mongo import accounts, revocations, rules
 from companion.stores.mongo.mapping import ID, text_of, value_at
 from companion.stores.mongo.stream import Raw, Scope
 
@@ -39,6 +39,7 @@ class Meanings:
     ) -> None:
         self._accounts = {f"{own_database}.{accounts.COLLECTION}": _Accounts(("username",))}
         self._accounts |= {one.collection: _Accounts(one.username, one.fields) for one in account_sources}
+        self._revocations = f"{own_database}.{revocations.COLLECTION}"
         # The subjects of a rule are many accounts; who they are is asked for anew.
         self._rules = {f"{own_database}.{rules.COLLECTION}", *(one.collection for one in rule_sources)}
         self._common = {one.common_acls for one in account_sources if one.common_acls}
@@ -46,7 +47,7 @@ class Meanings:
     @property
     def scope(self) -> Scope:
         """What has to be watched."""
-        names = {*self._accounts, *self._rules, *self._common}
+        names = {*self._accounts, *self._rules, *self._common, self._revocations}
         return Scope(collections=frozenset((db, name) for db, _, name in (one.partition(".") for one in names)))
 
     def of(self, raw: Raw) -> Sequence[Notice]:
@@ -60,6 +61,8 @@ class Meanings:
             told.append(_RULES)
         if namespace in self._accounts:
             told += _of_account(self._accounts[namespace], event)
+        if namespace == self._revocations:
+            told += _of_revocation(event)
         if namespace in self._common:
             told.append(_EVERYTHING)
         return told
@@ -78,6 +81,14 @@ def _of_account(source: _Accounts, event: Event) -> Sequence[Notice]:
     # Without a picture of what was there before, only those say whom they concern that leave the names alone.
     known = before is not None or (same_names and after is not None) or set(source.names) == {ID}
     return list(dict.fromkeys(named)) if known and named else [_EVERYTHING]
+
+
+def _of_revocation(event: Event) -> Sequence[Notice]:
+    touched = touched_by(event)
+    if event["operationType"] == "delete" or (touched is not None and not touched & revocations.FELT):
+        return []
+    key = (event.get("fullDocument") or {}).get("key")
+    return [Notice(About.REVOCATION, key)] if isinstance(key, str) else [_EVERYTHING]
 
 
 def touched_by(event: Event) -> frozenset[str] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError
 
 from companion.core.model import Session
+from companion.core.ports.identities import SessionField
 from companion.stores.mongo.client import MongoClient
 
 COLLECTION: Final = "mqtt_sessions"
@@ -33,6 +35,8 @@ class MongoSessions:
             "scope": session.scope,
             "groups": list(session.groups),
             "tenant": session.tenant,
+            "jti": session.jti,
+            "digest": session.digest,
         }
 
         async def replace() -> Any:  # noqa: ANN401 - what the driver tells is not looked at
@@ -52,6 +56,17 @@ class MongoSessions:
     async def remove(self, username: str, client_id: str) -> None:
         """Forget it; no error when there is none."""
         await self._client.call(lambda: self._sessions.delete_one({"_id": _key(username, client_id)}))
+
+    async def client_ids(self, by: SessionField, value: str, *, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return up to `limit` client ids of the sessions with this value, in order, those behind `after`."""
+        if not value:
+            return []
+        query = {by: value, "client_id": {"$gt": after}}
+        found = await self._client.call(
+            lambda: self._sessions.find(query, {"client_id": 1}).sort("client_id", 1).limit(limit).to_list(),
+            _BATCH_SECONDS,
+        )
+        return list(dict.fromkeys(one["client_id"] for one in found))
 
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` sessions that expired before `before` (Unix seconds); return how many."""

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from companion.stores.mongo import accounts, audits, checkpoints, letters, mirror_place, rules, runs, sessions
+from companion.stores.mongo import (
+    accounts,
+    audits,
+    checkpoints,
+    letters,
+    mirror_place,
+    revocations,
+    rules,
+    runs,
+    sessions,
+)
 from companion.stores.mongo.documents import FENCES
 from companion.stores.mongo.stream import Scope
 
-_MODULES: Final = (accounts, audits, checkpoints, letters, mirror_place, rules, runs, sessions)
+_MODULES: Final = (accounts, audits, checkpoints, letters, mirror_place, revocations, rules, runs, sessions)
 OWN: Final = frozenset([FENCES, *(module.COLLECTION for module in _MODULES)])
 """Our own collections. They hold no entities, and every saved place would be a change to publish."""
 
