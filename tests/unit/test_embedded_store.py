@@ -7,6 +7,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -472,3 +473,20 @@ async def test_audit_records_of_an_earlier_release(tmp_path: Path) -> None:
         assert [one.at for one in await store.audits.latest(10)] == [3, 2, 1]
         source = store.observed(Counting(decisions=True))[1]
         assert [one.position for one in await source.read(10)] == ["1", "2", "3"]
+
+
+async def test_opened_twice_in_one_process(tmp_path: Path) -> None:
+    """Another process that comes and goes takes nothing from two stores of one process: each still sees what others write."""
+    source = (
+        "import asyncio, sys; from pathlib import Path; from companion.stores.embedded import EmbeddedStore\n"
+        "async def main():\n"
+        "    async with EmbeddedStore.open(Path(sys.argv[1])) as store:\n"
+        "        await store.checkpoints.save('place', sys.argv[2], int(sys.argv[2]))\n"
+        "asyncio.run(main())"
+    )
+    async with EmbeddedStore.open(tmp_path) as first, EmbeddedStore.open(tmp_path) as second:
+        for number in ("1", "2"):
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", source, str(tmp_path), number)
+            assert await process.wait() == 0
+            assert await first.checkpoints.load("place") == number
+            assert await second.checkpoints.load("place") == number

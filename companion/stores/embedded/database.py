@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import random
@@ -138,8 +139,7 @@ class Database:
         with translated():
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                # The file holds password hashes: it is its owner's alone, whatever the umask.
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                self._make_file()
             except OSError as problem:
                 reason = "not a folder" if isinstance(problem, FileExistsError) else problem.strerror
                 raise Permanent(f"embedded store: {problem.filename}: {reason}") from problem
@@ -150,6 +150,18 @@ class Database:
                 connection.close()
                 raise
             return connection
+
+    def _make_file(self) -> None:
+        """Make the file where it is missing: it holds password hashes, and is its owner's alone, whatever the umask.
+
+        One that is there is not opened here: to close it again would drop every lock that this process has on it (POSIX), and
+        another process, when it ends, would take itself for the last one and remove the log that we still write to.
+        """
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path)) from None
 
     def _read(self, job: Job[T]) -> T:
         with translated():
