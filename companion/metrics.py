@@ -17,6 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from companion.core.acl import Inexact
 from companion.core.model import ChangeOp, Decision, Incident, Lookup, Reason, Scope
+from companion.core.revocations import Cause
 from companion.sharing import Together
 from companion.tallies import SpreadHistogram, Tally, TallyCounter
 
@@ -389,3 +390,32 @@ class RevocationMetrics:
         self.standing = Gauge(
             "companion_revocations_standing", "Revocations that the hooks know and refuse by.", registry=registry
         )
+        self.waiting = Gauge(
+            "companion_revocations_waiting",
+            "Revocations about which something is left to do, in all processes together.",
+            registry=registry,
+        )
+        self.oldest = Gauge(
+            "companion_revocations_oldest_seconds", "For how long the oldest of them waits.", registry=registry
+        )
+        self.to_kick = Histogram(
+            "companion_revocation_to_kick_seconds",
+            "Time from a revocation to when everybody whom it concerns was kicked.",
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
+        self.ended = Counter(
+            "companion_revocations_done",
+            "Revocations that were done: why they were asked for, or that they were lifted.",
+            ["cause"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "companion_revocation_failures",
+            "Attempts at a step of a revocation that failed and are made again.",
+            ["step"],
+            registry=registry,
+        )
+        for cause in Cause:
+            self.ended.labels(cause.value)
+        self.ended.labels("lifted")

@@ -24,6 +24,7 @@ from companion.settings import Role, Settings
 from companion.stores.opening import open_store
 from companion.supervising import running_workers
 from maintenance.jobs_api import JobsApi
+from maintenance.revocations_api import RevocationsApi
 from maintenance.service import running_maintenance
 from maintenance.stats_api import StatsApi
 from publishers.changes_api import ChangesApi
@@ -62,6 +63,7 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
     changes: ChangesApi | None = None
     jobs_api: JobsApi | None = None
     stats_api: StatsApi | None = None
+    revocations_api: RevocationsApi | None = None
     problems: Workers | None = None
     explainer: Explainer | None = None
     reloading = Reloading(metrics)
@@ -83,6 +85,12 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
                 zones=settings.zones(),
                 keyring=Keyring(ops_keys(settings)),
                 metrics=metrics,
+            )
+            revocations_api = RevocationsApi(
+                revocations=store.revocations,
+                keyring=Keyring(ops_keys(settings)),
+                metrics=metrics,
+                asked=maintenance.revoked,
             )
         if role in (Role.PUBLISHER, Role.ALL):
             publisher = await stack.enter_async_context(running_publisher(settings, store, metrics))
@@ -110,6 +118,8 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
             jobs_api.add_routes(app)
         if stats_api is not None:
             stats_api.add_routes(app)
+        if revocations_api is not None:
+            revocations_api.add_routes(app)
         with _port_taken("ops_port", settings.ops_host, settings.ops_port):
             ops_port = await stack.enter_async_context(serving(app, settings))
         log.info(

@@ -23,10 +23,12 @@ Remove = Callable[[int, bool], Awaitable[int]]
 
 
 class Housekeeping:
-    """Removes acknowledged changes, audit records, sessions and records of runs when their time has come."""
+    """Removes acknowledged changes, audit records, sessions, revocations and records of runs when their time has come."""
 
     name = "housekeeping"
-    purpose = "removes published changes, audit records, expired sessions and old runs when their retention is over"
+    purpose = (
+        "removes published changes, audit records, expired sessions, old runs and revocations when their time is over"
+    )
     parameters: Mapping[str, str] = MappingProxyType({})
     schedule = JobSettings(every=300, jitter=30)
     lease_seconds = 30.0
@@ -67,6 +69,7 @@ async def _removals(work: Work) -> Sequence[tuple[str, Remove]]:
     changes_before = int((now - settings.retention_changes * _DAY) * 1000)
     audits_before = int((now - settings.retention_audits * _DAY) * 1000)
     runs_before = int((now - settings.retention_runs * _DAY) * 1000)
+    revocations_before = int((now - settings.retention_revocations * _DAY) * 1000)
     through = await _published_and_counted(work)
     inbox, audits, sessions, runs = store.inbox, store.audits, store.sessions, store.runs
     newest, kept = settings.retention_audits_count, settings.retention_runs_count
@@ -75,5 +78,6 @@ async def _removals(work: Work) -> Sequence[tuple[str, Remove]]:
         ("audits", lambda limit, dry: audits.prune(audits_before, limit, dry=dry)),
         ("audits", lambda limit, dry: audits.trim(newest, limit, dry=dry)),
         ("sessions", lambda limit, dry: sessions.prune(int(now), limit, dry=dry)),
+        ("revocations", lambda limit, dry: store.revocations.prune(revocations_before, limit, dry=dry)),
         ("runs", lambda limit, dry: runs.prune(keep=kept, before=runs_before, limit=limit, dry=dry)),
     ]

@@ -27,6 +27,7 @@ from maintenance.job import Job
 from maintenance.mirroring import LEASE as MIRROR_LEASE
 from maintenance.mirroring import LEASE_SECONDS, Mirroring
 from maintenance.observer import Observer
+from maintenance.revoking import Revoking, opened_api
 
 LEASE: Final = "observer"
 _RELEASE_SECONDS: Final = 2.0
@@ -40,6 +41,9 @@ class Maintenance:
     schedules: Mapping[str, JobSettings]
     asked: Callable[[], None]
     engine: Engine
+    revoked: Callable[[], None]
+    """To be called when somebody was revoked."""
+
     observer: Observer | None = None
 
     async def trouble(self) -> str | None:
@@ -86,8 +90,12 @@ async def running_maintenance(settings: Settings, store: Store, metrics: Metrics
     async def finish() -> None:
         await asyncio.gather(*(ending() for ending in endings))
 
-    async with background(*(work() for work in works), finish=finish):
-        yield Maintenance(jobs, plan, engine.wake, engine, observer)
+    async with opened_api(settings, metrics) as api:
+        revoking = Revoking(store, api, settings, metrics, holder)
+        works += [revoking.run, revoking.revoker.watch]
+        endings.append(revoking.finish)
+        async with background(*(work() for work in works), finish=finish):
+            yield Maintenance(jobs, plan, engine.wake, engine, revoking.revoker.wake, observer)
 
 
 def _observing(settings: Settings, store: Store, metrics: Metrics, holder: str) -> tuple[Observer, Leadership]:

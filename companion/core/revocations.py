@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from companion.core.errors import Invalid
 from companion.core.model import Session
@@ -253,3 +253,27 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def shown_revocation(one: Revocation) -> Mapping[str, Any]:
+    """Return a revocation for people and programs; times as in `Revocation`, `took` in milliseconds."""
+    return {
+        "id": one.id,
+        "target": one.target.value,
+        "name": one.name,
+        "cause": one.cause.value,
+        "reason": one.reason,
+        "asked_by": one.asked_by,
+        "at": one.at,
+        "until": one.until,
+        "ban_until": one.ban_until,
+        "lifted_at": one.lifted_at,
+        "state": "waiting" if one.waiting else "done",
+        "next": None if not one.waiting or one.next is None else one.next.value,
+        "due_at": one.due_at if one.waiting else None,
+        "attempts": one.attempts,
+        "error": one.error,
+        "steps": [
+            {"step": done.step.value, "at": done.at, "took": done.took, "detail": done.detail} for done in one.steps
+        ],
+    }

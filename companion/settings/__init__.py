@@ -17,6 +17,7 @@ from companion.settings.hooks import HookSettings
 from companion.settings.jobs import JobsSettings
 from companion.settings.kinds import Seconds
 from companion.settings.publishing import PublishingSettings
+from companion.settings.revocations import RevocationSettings
 from companion.settings.statistics import StatisticsSettings
 from companion.settings.stores import StoreSettings
 
@@ -33,7 +34,15 @@ class Role(StrEnum):
 
 
 # pydantic takes the fields of the last base first.
-class Settings(StatisticsSettings, ArchiveSettings, JobsSettings, PublishingSettings, HookSettings, StoreSettings):
+class Settings(
+    RevocationSettings,
+    StatisticsSettings,
+    ArchiveSettings,
+    JobsSettings,
+    PublishingSettings,
+    HookSettings,
+    StoreSettings,
+):
     """The settings of one process. Ports of 0 mean: any free one. Durations are in seconds, sizes in bytes, ages in days."""
 
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")

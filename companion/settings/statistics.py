@@ -44,9 +44,11 @@ class StatisticsSettings(Group):
     emqx_url: str = Field(
         "",
         pattern=r"^(https?://[^/]+.*)?$",
-        description="EMQX's REST API, such as http://127.0.0.1:18083, for statistics of the broker; none without it",
+        description="EMQX's REST API, such as http://127.0.0.1:18083, for revocations and statistics; none without it",
     )
-    emqx_api_key: SecretStr = Field(SecretStr(""), description="API key of EMQX; one that may only look will do")
+    emqx_api_key: SecretStr = Field(
+        SecretStr(""), description="API key of EMQX; for statistics one that may only look will do"
+    )
     emqx_api_secret: SecretStr = Field(SecretStr(""), description="Its secret")
     emqx_timeout: Seconds = Field(5.0, description="Longest time of a request to it")
     emqx_every: Annotated[float, Field(ge=0.01, le=86_400)] = Field(60.0, description="Seconds between two snapshots")

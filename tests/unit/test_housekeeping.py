@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from companion.core.model import Audit, Change, ChangeOp, Session
 from companion.core.ports import Lease
+from companion.core.revocations import Target, revocation_of
 from companion.core.runs import Progress, Run, RunState, Trigger
 from companion.leadership import Term
 from companion.stores.embedded import EmbeddedStore
@@ -18,7 +20,7 @@ DAY = 86_400
 
 
 async def test_only_what_is_due_goes(tmp_path: Path) -> None:
-    """Old acknowledged changes, audits, sessions and runs go; unpublished changes and dead letters stay. Dry, all stays."""
+    """Old acknowledged changes, audits, sessions, runs and revocations go; what is not done or stands stays. Dry, all stays."""
     now = time.time()
     settings = make_settings(
         tmp_path,
@@ -27,6 +29,7 @@ async def test_only_what_is_due_goes(tmp_path: Path) -> None:
         retention_audits_count=1000,
         retention_runs=1,
         retention_runs_count=1,
+        retention_revocations=1,
     )
     async with EmbeddedStore.open(tmp_path) as store:
         await store.inbox.append([Change(str(n), ChangeOp.UPDATE, "d", "c", "1", 0) for n in range(4)])
@@ -36,6 +39,9 @@ async def test_only_what_is_due_goes(tmp_path: Path) -> None:
         await store.sessions.put(Session("u", "s:1", "u", "s", int(now) + 10))
         for number in range(3):
             await store.runs.add(Run(f"{number}", "x", Trigger.PERSON, number, 0, state=RunState.DONE, ended_at=number))
+        stands = revocation_of(Target.ACCOUNT, "alice", now)
+        await store.revocations.add(stands)
+        await store.revocations.add(replace(stands, id="over", lifted_at=1, waiting=False))
 
         async def last(*, dry: bool) -> Progress:
             run = Run("run", "housekeeping", Trigger.PERSON, 0, 0, dry=dry)
@@ -43,12 +49,13 @@ async def test_only_what_is_due_goes(tmp_path: Path) -> None:
             work = Work(run, term, settings, store, now=lambda: now + 2 * DAY)
             return [progress async for progress in Housekeeping().batches(work)][-1]
 
-        due = {"changes": 2, "audits": 3, "sessions": 1, "runs": 2}
+        due = {"changes": 2, "audits": 3, "sessions": 1, "revocations": 1, "runs": 2}
         for _ in range(2):
-            assert await last(dry=True) == Progress(8, 8, due)
-        assert await last(dry=False) == Progress(8, 8, due)
+            assert await last(dry=True) == Progress(9, 9, due)
+        assert await last(dry=False) == Progress(9, 9, due)
         assert [item.position for item in await store.inbox.read(0, 10)] == [4]
         assert [item.position for item, _ in await store.inbox.dead()] == [2]
+        assert await store.revocations.list() == [stands]
         assert (await last(dry=False)).done == 0
 
 
