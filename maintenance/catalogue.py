@@ -21,9 +21,10 @@ from maintenance.cleaner import Cleaner
 from maintenance.housekeeping import Housekeeping
 from maintenance.job import Factory, Job
 from maintenance.mirror_reconcile import MirrorReconcile
+from maintenance.sessions_reconcile import SessionsReconcile
 
 GROUP: Final = "companion.jobs"
-OURS: Final[tuple[Factory, ...]] = (Anonymizer, Cleaner, Housekeeping, MirrorReconcile)
+OURS: Final[tuple[Factory, ...]] = (Anonymizer, Cleaner, Housekeeping, MirrorReconcile, SessionsReconcile)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ALL: Final = "*"

@@ -18,4 +18,14 @@ class RevocationSettings(Group):
     revocation_settle: Annotated[float, Field(ge=0, le=600)] = Field(
         2.0, description="After how long it is looked once more who is connected that was revoked"
     )
+    reconciler_most: Annotated[float, Field(gt=0, le=100)] = Field(
+        10.0,
+        description="Percent of all clients that the reconciler of sessions may kick in one run; more needs yes-really",
+    )
+    reconciler_rate: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        50.0, description="Clients that it kicks in a second at most"
+    )
+    reconciler_removed: bool = Field(
+        default=True, description="Kick also clients of whom neither an account nor a platform session is known"
+    )
     retention_revocations: Days = Field(90, description="Days that revocations are kept once they are over")
