@@ -18,6 +18,10 @@ class RevocationSettings(Group):
     revocation_settle: Annotated[float, Field(ge=0, le=600)] = Field(
         2.0, description="After how long it is looked once more who is connected that was revoked"
     )
+    revocation_kick_changed: bool = Field(
+        default=True,
+        description="Kick whoever is connected with an account that was disabled or removed, or got another password",
+    )
     reconciler_most: Annotated[float, Field(gt=0, le=100)] = Field(
         10.0,
         description="Percent of all clients that the reconciler of sessions may kick in one run; more needs yes-really",

@@ -23,6 +23,7 @@ from companion.stores.counters import FallbackCounters, LocalCounters
 from companion.stores.findings import Finding
 from companion.stores.joining import JoinedNotices
 from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
+from companion.stores.mongo.account_changes import MongoAccountChanges
 from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
@@ -81,6 +82,7 @@ class ProductionStore:
         self.rules = AnnouncingRules(rules, self.notices)
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
         self.revocations = AnnouncingRevocations(MongoRevocations(mongo_client), self.notices)
+        self.account_changes = MongoAccountChanges(mongo_client, settings.mongo_accounts)
         self.audits = MongoAudits(mongo_client)
         self.runs = MongoRuns(mongo_client)
         self.documents = MongoDocuments(mongo_client)

@@ -27,6 +27,7 @@ EVERY_PORT: Final = frozenset(
         "checkpoints",
         "audits",
         "revocations",
+        "account_changes",
         "runs",
         "documents",
         "statistics",

@@ -4,6 +4,7 @@ Every call may raise `Transient` (the store is away; try again) or `Permanent` (
 passes. Every adapter runs the suites in `tests/contracts/`.
 """
 
+from companion.core.ports.account_changes import AccountChange, AccountChanges
 from companion.core.ports.audits import Audits
 from companion.core.ports.changes import Checkpoints, Inbox, Item, Received, Source, Taken
 from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watcher
@@ -16,6 +17,8 @@ from companion.core.ports.statistics import Observed, Seen, Statistics
 from companion.core.ports.store import Store
 
 __all__ = [
+    "AccountChange",
+    "AccountChanges",
     "Accounts",
     "Audits",
     "Batch",

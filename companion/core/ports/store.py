@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from companion.core.model import Lookup
+from companion.core.ports.account_changes import AccountChanges
 from companion.core.ports.audits import Audits
 from companion.core.ports.changes import Checkpoints, Inbox, Source
 from companion.core.ports.copies import Mirror, Watcher
@@ -39,6 +40,11 @@ class Store(Protocol):
     @property
     def revocations(self) -> Revocations:
         """Who is revoked."""
+        ...
+
+    @property
+    def account_changes(self) -> AccountChanges:
+        """Accounts that whoever is connected must not use any more as before."""
         ...
 
     @property

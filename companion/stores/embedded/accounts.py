@@ -9,6 +9,8 @@ from typing import Final
 
 from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
+from companion.core.revocations import Cause
+from companion.stores.embedded.account_changes import note_change
 from companion.stores.embedded.database import Database
 
 _COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at, subjects, groups, tenant"
@@ -81,11 +83,12 @@ class EmbeddedAccounts:
 
     async def set_password(self, username: str, password_hash: str) -> bool:
         """Replace the hash; False when there is no such account."""
-        return await self._update("password_hash = ?", (password_hash,), username)
+        return await self._update("password_hash = ?", (password_hash,), username, Cause.PASSWORD)
 
     async def set_disabled(self, username: str, *, disabled: bool) -> bool:
         """Disable or enable; False when there is no such account."""
-        return await self._update("disabled = ?", (int(disabled),), username)
+        cause = Cause.DISABLED if disabled else None
+        return await self._update("disabled = ?", (int(disabled),), username, cause)
 
     async def set_membership(self, username: str, *, groups: Sequence[str], tenant: str) -> bool:
         """Replace the groups and the tenant; False when there is no such account."""
@@ -100,9 +103,15 @@ class EmbeddedAccounts:
 
         return await self._database.read(job)
 
-    async def _update(self, columns: str, values: tuple[str | int, ...], username: str) -> bool:
+    async def _update(
+        self, columns: str, values: tuple[str | int, ...], username: str, cause: Cause | None = None
+    ) -> bool:
+        """Change columns, and note that whoever is connected has to go for this cause, if any."""
+
         def job(connection: sqlite3.Connection) -> bool:
             cursor = connection.execute(f"UPDATE accounts SET {columns} WHERE username = ?", (*values, username))
+            if cursor.rowcount and cause is not None:
+                note_change(connection, username, cause)
             return cursor.rowcount == 1
 
         return await self._database.write(job)

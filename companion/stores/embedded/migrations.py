@@ -118,6 +118,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX sessions_of_jti ON sessions (jti, client_id) WHERE jti <> ''",
         "CREATE INDEX sessions_of_digest ON sessions (digest, client_id) WHERE digest <> ''",
     ),
+    (
+        # AUTOINCREMENT: who looks after them goes by their numbers, also after the newest are gone.
+        """CREATE TABLE account_changes (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, username TEXT NOT NULL, cause TEXT NOT NULL, at INTEGER NOT NULL)
+            STRICT""",
+    ),
 )
 
 

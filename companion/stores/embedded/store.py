@@ -13,6 +13,7 @@ from companion.core.model import Lookup
 from companion.core.ports import Mirror, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.stores.counters import LocalCounters
+from companion.stores.embedded.account_changes import EmbeddedAccountChanges
 from companion.stores.embedded.accounts import EmbeddedAccounts
 from companion.stores.embedded.audits import EmbeddedAudits
 from companion.stores.embedded.checkpoints import EmbeddedCheckpoints
@@ -44,6 +45,7 @@ class EmbeddedStore:
         self.rules = EmbeddedRules(database)
         self.sessions = EmbeddedSessions(database)
         self.revocations = EmbeddedRevocations(database)
+        self.account_changes = EmbeddedAccountChanges(database)
         self.notices = EmbeddedNotices(database, poll)
         self.counters = LocalCounters()
         self.leases = EmbeddedLeases(database)
