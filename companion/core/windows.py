@@ -31,8 +31,9 @@ _FIELDS: Final = ("cron", "duration", "timezone")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEAR_2000: Final = 946_684_800
 _LONGEST_LINE: Final = 200
-_LOOKS: Final = 32
-"""How many windows that follow each other without a gap are looked at to find an end; then it is looked again from there."""
+_LOOKS: Final = 16
+_AHEAD: Final = 86_400
+"""How far it is looked for the end of windows that follow each other without a gap: then it is looked again from there."""
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 
@@ -103,7 +104,7 @@ class Schedule:
     __slots__ = ("_duration", "_memo", "_trigger", "_zone")
 
     def __init__(self, fields: dict[str, str], duration: int, zone: ZoneInfo) -> None:
-        self._trigger = CronTrigger(**fields, timezone=zone)
+        self._trigger = CronTrigger(**fields, timezone=dt.UTC)
         self._zone = zone
         self._duration = duration
         self._memo = (math.inf, -math.inf, False)
@@ -125,15 +126,17 @@ class Schedule:
         elif first > at:
             memo = (at, first, False)
         else:
-            memo = (first, self._end(int(first)), True)
+            memo = (first, self._end(first, at), True)
         # One assignment: who looks at the same time sees the old one or the new one.
         self._memo = memo
         return memo
 
-    def _end(self, begun: int) -> float:
-        """Return when the window that begins at this time ends, together with those that follow without a gap."""
+    def _end(self, begun: int, at: float) -> float:
+        """Return when the window that begins at this time ends, together with those that follow without a gap; or sooner."""
         end = begun + self._duration
         for _ in range(_LOOKS):
+            if end > at + _AHEAD:
+                break
             latest = self._latest(begun, end)
             if latest is None:
                 break
@@ -158,31 +161,61 @@ class Schedule:
     def next_after(self, at: float) -> int | None:
         """Return the first beginning after this time; None when there is none before the year 10000."""
         try:
-            moment = _EPOCH + dt.timedelta(seconds=math.floor(at) + 1)
-            found = self._trigger.get_next_fire_time(None, moment.astimezone(self._zone))
-            return None if found is None else self._instant(found)
+            return self._next(math.floor(at) + 1)
         except (ValueError, OverflowError):
             # Beyond what a date can hold.
             return None
 
-    def _instant(self, found: dt.datetime) -> int:
-        instant = int(found.timestamp())
-        wall = found.replace(tzinfo=None)
-        if self._wall(instant) == wall:
-            return instant
-        # The clocks leave this time out. Read as before and as after the change it lies on either side of that.
-        low, high = sorted(int(wall.replace(tzinfo=self._zone, fold=fold).timestamp()) for fold in (0, 1))
+    def _next(self, first: int) -> int | None:
+        """Return the first beginning at this second or later."""
+        offset = self._offset(first)
+        # Where clocks change at this very second, it has the times that they leave out, or shows what it has shown before.
+        found = self._from(first, first + min(offset, self._offset(first - 1)))
+        again = self._shown_again(first, offset)
+        if again is None or (found is not None and found < again):
+            return found
+        # We are in an hour that comes twice: what has passed of it the first time is still to come the second time.
+        second = self._from(again, again + self._offset(again))
+        return found if second is None else second if found is None else min(found, second)
+
+    def _from(self, first: int, wall: int) -> int | None:
+        """Return the first instant, not before `first`, at which clocks show the next time of the line from `wall` on."""
+        # The line is asked in UTC, where no time is left out and none comes twice.
+        shown = self._trigger.get_next_fire_time(None, _EPOCH + dt.timedelta(seconds=wall))
+        if shown is None:
+            return None
+        wall = _seconds(shown - _EPOCH)
+        before, after = (self._offset_shown(wall, fold) for fold in (0, 1))
+        instants = [wall - before, wall - after] if before >= after else [self._change(wall - after, wall - before)]
+        return next((instant for instant in instants if instant >= first), None)
+
+    def _shown_again(self, instant: int, offset: int) -> int | None:
+        """Return when clocks are put back, if they will show the time of this instant once more; None where they will not."""
+        wall = instant + offset
+        later = wall - self._offset_shown(wall, 1)
+        return self._change(instant, later) if later > instant else None
+
+    def _change(self, low: int, high: int) -> int:
+        """Return when clocks change between two instants."""
         before = self._offset(low)
         while low + 1 < high:
             middle = (low + high) // 2
             low, high = (middle, high) if self._offset(middle) == before else (low, middle)
         return high
 
-    def _wall(self, instant: int) -> dt.datetime:
-        return dt.datetime.fromtimestamp(instant, self._zone).replace(tzinfo=None)
+    def _offset(self, instant: int) -> int:
+        """Return by how many seconds clocks are ahead of UTC."""
+        moment = (_EPOCH + dt.timedelta(seconds=instant)).astimezone(self._zone)
+        return _seconds(moment.utcoffset() or dt.timedelta())
 
-    def _offset(self, instant: int) -> dt.timedelta | None:
-        return dt.datetime.fromtimestamp(instant, self._zone).utcoffset()
+    def _offset_shown(self, wall: int, fold: int) -> int:
+        """Return the same for what clocks show, for the first time (fold 0) or the second (PEP 495)."""
+        shown = (_EPOCH + dt.timedelta(seconds=wall)).replace(tzinfo=self._zone, fold=fold)
+        return _seconds(shown.utcoffset() or dt.timedelta())
+
+
+def _seconds(span: dt.timedelta) -> int:
+    return span.days * 86_400 + span.seconds
 
 
 @lru_cache(maxsize=4096)

@@ -2,18 +2,19 @@
 
 `is_open(window, at)` walks back from `at` over the duration and asks of each second in which a window could have begun whether the
 line names it. Only lines of `LINES` are understood: minutes, hours, days and months as `*`, `*/n`, numbers, ranges and lists of
-them, days of the week also by name. What clocks leave out in spring is not modelled: see `near_a_gap`.
+them, days of the week also by name.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from itertools import pairwise, product
+from collections.abc import Iterator, Sequence
+from itertools import product
 from zoneinfo import ZoneInfo
 
 from companion.core.windows import Window
 
-ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Havana")
 LINES = tuple(
     f"{minute} {hour} {day} {month} {weekday}"
     for minute, hour, (day, month, weekday) in product(
@@ -49,32 +50,34 @@ def _numbers(field: str, first: int, last: int) -> set[int]:
 
 def is_open(window: Window, at: int) -> bool:
     """Tell whether the window is open."""
-    minutes, hours, days, months, weekdays = (
-        _numbers(field, *limits) for field, limits in zip(window.cron.split(), _RANGES, strict=True)
-    )
+    named = [_numbers(field, *limits) for field, limits in zip(window.cron.split(), _RANGES, strict=True)]
     zone = ZoneInfo(window.timezone)
     # All zones of ours are whole minutes from UTC, so that windows begin with whole minutes of it.
     minute = at // 60 * 60
     while minute > at - window.duration:
-        wall = dt.datetime.fromtimestamp(minute, zone)
-        weekday = wall.isoweekday()
-        if (
-            wall.minute in minutes
-            and wall.hour in hours
-            and wall.day in days
-            and wall.month in months
-            and (weekday in weekdays or (weekday == 7 and 0 in weekdays))
-        ):
+        if any(_names(named, wall) for wall in _shown(minute, zone)):
             return True
         minute -= 60
     return False
 
 
-def near_a_gap(window: Window, at: int) -> bool:
-    """Tell whether clocks were put forward within the window's duration and a day before this time."""
-    zone = ZoneInfo(window.timezone)
-    offsets = [
-        dt.datetime.fromtimestamp(moment, zone).utcoffset() or dt.timedelta()
-        for moment in range(at - window.duration - 86_400, at + 3600, 1800)
-    ]
-    return any(later > earlier for earlier, later in pairwise(offsets))
+def _shown(minute: int, zone: ZoneInfo) -> Iterator[dt.datetime]:
+    """Yield what clocks show in this minute, and what they have left out since the one before."""
+    wall = dt.datetime.fromtimestamp(minute, zone).replace(tzinfo=None)
+    last = dt.datetime.fromtimestamp(minute - 60, zone).replace(tzinfo=None)
+    yield wall
+    while wall - last > dt.timedelta(minutes=1):
+        wall -= dt.timedelta(minutes=1)
+        yield wall
+
+
+def _names(named: Sequence[set[int]], wall: dt.datetime) -> bool:
+    minutes, hours, days, months, weekdays = named
+    weekday = wall.isoweekday()
+    return (
+        wall.minute in minutes
+        and wall.hour in hours
+        and wall.day in days
+        and wall.month in months
+        and (weekday in weekdays or (weekday == 7 and 0 in weekdays))
+    )
