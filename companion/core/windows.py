@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -31,8 +32,11 @@ _FIELDS: Final = ("cron", "duration", "timezone")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEAR_2000: Final = 946_684_800
 _LONGEST_LINE: Final = 200
+_HOUR: Final = 3600
+_DAY: Final = 86_400
+_FAR: Final = 400 * _DAY
 _LOOKS: Final = 16
-_AHEAD: Final = 86_400
+_AHEAD: Final = _DAY
 """How far it is looked for the end of windows that follow each other without a gap: then it is looked again from there."""
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
@@ -101,13 +105,16 @@ def schedule_of(window: Window) -> Schedule:
 class Schedule:
     """Tells at any time whether a window is open, and until when that is certain. It remembers what it found last."""
 
-    __slots__ = ("_duration", "_memo", "_trigger", "_zone")
+    __slots__ = ("_duration", "_gapless", "_memo", "_trigger", "_zone")
 
     def __init__(self, fields: dict[str, str], duration: int, zone: ZoneInfo) -> None:
         self._trigger = CronTrigger(**fields, timezone=dt.UTC)
         self._zone = zone
         self._duration = duration
         self._memo = (math.inf, -math.inf, False)
+        # The platform writes "always" as a line of every second.
+        hourly = all(fields[name] == "*" for name in ("hour", "day", "month", "day_of_week"))
+        self._gapless = hourly and self._longest_pause() <= duration
 
     def is_open(self, at: float) -> bool:
         """Tell whether a window is open."""
@@ -120,8 +127,12 @@ class Schedule:
         return until if since <= at < until else self._look(at)[1]
 
     def _look(self, at: float) -> tuple[float, float, bool]:
+        always = self._until_clocks_change(math.floor(at)) if self._gapless else None
         first = self.next_after(at - self._duration)
-        if first is None:
+        memo: tuple[float, float, bool]
+        if always is not None:
+            memo = (at, always, True)
+        elif first is None:
             memo = (at, FOREVER, False)
         elif first > at:
             memo = (at, first, False)
@@ -158,6 +169,33 @@ class Schedule:
                 high = middle - 1
         return low
 
+    def _longest_pause(self) -> int:
+        """Return the longest time between two beginnings of a line that is the same in every hour."""
+        begun = self._named(0) or 0
+        seconds, minutes, wall = [], [], begun
+        while wall < begun // 60 * 60 + 60:
+            seconds.append(wall % 60)
+            wall = self._named(wall + 1) or _HOUR
+        wall = begun
+        while wall < _HOUR:
+            minutes.append(wall // 60)
+            wall = self._named(wall // 60 * 60 + 60) or _HOUR
+        named = [60 * minute + second for minute in minutes for second in seconds]
+        return max(later - earlier for earlier, later in pairwise([*named, named[0] + _HOUR]))
+
+    def _until_clocks_change(self, at: int) -> int | None:
+        """Return when clocks change next, or a time that is far off; None when they have changed within the hour before."""
+        try:
+            offset = self._offset(at)
+            if self._offset(at - _HOUR) != offset:
+                return None
+            for day in range(at + _DAY, at + _FAR, _DAY):
+                if self._offset(day) != offset:
+                    return self._change(day - _DAY, day)
+        except (ValueError, OverflowError):
+            return None
+        return at + _FAR
+
     def next_after(self, at: float) -> int | None:
         """Return the first beginning after this time; None when there is none before the year 10000."""
         try:
@@ -181,13 +219,18 @@ class Schedule:
     def _from(self, first: int, wall: int) -> int | None:
         """Return the first instant, not before `first`, at which clocks show the next time of the line from `wall` on."""
         # The line is asked in UTC, where no time is left out and none comes twice.
-        shown = self._trigger.get_next_fire_time(None, _EPOCH + dt.timedelta(seconds=wall))
-        if shown is None:
+        named = self._named(wall)
+        if named is None:
             return None
-        wall = _seconds(shown - _EPOCH)
+        wall = named
         before, after = (self._offset_shown(wall, fold) for fold in (0, 1))
         instants = [wall - before, wall - after] if before >= after else [self._change(wall - after, wall - before)]
         return next((instant for instant in instants if instant >= first), None)
+
+    def _named(self, wall: int) -> int | None:
+        """Return the first time of the line from this one on, both as clocks show them, in seconds since 1970."""
+        shown = self._trigger.get_next_fire_time(None, _EPOCH + dt.timedelta(seconds=wall))
+        return None if shown is None else _seconds(shown - _EPOCH)
 
     def _shown_again(self, instant: int, offset: int) -> int | None:
         """Return when clocks are put back, if they will show the time of this instant once more; None where they will not."""

@@ -99,12 +99,45 @@ def test_windows_that_touch_are_one() -> None:
     """Every hour for an hour is always; every second from seven on for nine hours ends nine hours after the last of them."""
     always = schedule_of(Window("0 * * * *", 3600))
     assert always.is_open(FROM)
-    assert always.certain_until(FROM) > FROM + 10 * 3600
+    assert always.certain_until(FROM) > FROM + 300 * DAY
     # The platform writes lines with seconds.
     morning = schedule_of(Window("* * 7 * * *", 9 * 3600))
     assert not morning.is_open(at("2026-11-25T06:59:59+00:00"))
     assert morning.certain_until(at("2026-11-25T07:00:00+00:00")) == at("2026-11-25T16:59:59+00:00")
     assert not morning.is_open(at("2026-11-25T16:59:59+00:00"))
+
+
+@pytest.mark.parametrize(
+    ("line", "duration", "open_for"),
+    [
+        ("* * * * * *", 1, 300 * DAY),
+        ("* * * * *", 60, 300 * DAY),
+        ("*/15 * * * *", 900, 300 * DAY),
+        ("10,50 * * * *", 2400, 300 * DAY),
+        ("10,50 * * * *", 2399, 2399),
+        ("*/15 * * * *", 899, 899),
+        ("*/20 * * * * *", 20, 300 * DAY),
+        ("*/20 * * * * *", 19, 19),
+    ],
+)
+def test_what_is_always_open(line: str, duration: int, open_for: int) -> None:
+    """A line that leaves no gap is certain for a long time; a second less, and it has one."""
+    schedule = schedule_of(Window(line, duration))
+    begun = schedule.next_after(FROM)
+    assert begun is not None
+    until = schedule.certain_until(begun)
+    assert until >= begun + open_for
+    assert open_for > DAY or until == begun + open_for
+
+
+def test_always_open_until_clocks_change() -> None:
+    """Where clocks go back by half an hour, a line of every hour has a gap once a year; up to there it is certain."""
+    schedule = schedule_of(Window("0 * * * *", 3600, "Australia/Lord_Howe"))
+    change = at("2027-04-03T15:00:00+00:00")
+    assert schedule.certain_until(at("2027-03-01T00:00:00+00:00")) == change
+    assert schedule.is_open(change - 1)
+    assert schedule.certain_until(change) == change + 1800
+    assert not schedule.is_open(change)
 
 
 @pytest.mark.parametrize("line", ["30 2 * * *", "*/10 2 * * *", "0 2 * * sun"])
