@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from math import isinf
 from typing import Any, Final
 
 from broker_hooks.directory import Directory
+from broker_hooks.policy_lists import CompileAcl, PolicyList
 from broker_hooks.principals import NOT_CONNECTED, Principal, Refused, principal_of, refusal
 from broker_hooks.revoked import REVOKED
+from companion.core.acl import NotExact
 from companion.core.errors import CompanionError
 from companion.core.explaining import Considered, Explanation, explain
 from companion.core.model import Access, Account, Allow, Decision, Deny, Lookup, Reason, Session
@@ -64,6 +67,19 @@ class Found:
             return Explanation(self.who.ended, self.who.values, ())
         return explain(rules, self.who.values, access, now)
 
+    def listed(
+        self, rule_set: RuleSet, compile_acl: CompileAcl | None, access: Access, now: float
+    ) -> Mapping[str, Any] | None:
+        """Return whether EMQX is given the policy as a list, by which it decides itself, or why not; None without lists."""
+        if compile_acl is None or isinstance(self.who, Deny):
+            return None
+        rules = rule_set.of(self.who.subjects, self.who.held(self.stored))
+        listed = PolicyList(compile_acl, rules, self.who.values).at(now, access.peer_host)
+        until = None if isinf(listed.until) else listed.until
+        if isinstance(listed.acl, NotExact):
+            return {"exact": False, "why": listed.acl.why.value, "rule": listed.acl.rule, "until": until}
+        return {"exact": True, "why": "", "rule": "", "until": until}
+
     def beyond_scope(self, access: Access) -> Sequence[str]:
         """Return the ids of grants that speak about the action and do not hold, since the token's scope does not have it."""
         if isinstance(self.who, Deny):
@@ -76,18 +92,20 @@ class Found:
 
 
 class Explainer:
-    """Explains what the hooks decide. `directory` is theirs, where they run in this process."""
+    """Explains what the hooks decide. `directory` is theirs, where they run in this process; `compile_acl` where lists are made."""
 
     def __init__(
         self,
         store: Store,
         book: Callable[[], RuleBook],
         directory: Directory | None = None,
+        compile_acl: CompileAcl | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._book = book
         self._directory = directory
+        self._compile_acl = compile_acl
         self._now = now
 
     async def find(self, username: str, client_id: str, now: float) -> Found:
@@ -145,6 +163,7 @@ class Explainer:
         answer["subjects"] = [] if found is None or isinstance(found.who, Deny) else list(found.who.subjects)
         answer |= _rules(explanation.rules)
         answer["beyond_scope"] = [] if found is None else list(found.beyond_scope(access))
+        answer["list"] = None if found is None else found.listed(book.enforced, self._compile_acl, access, now)
         answer["shadow"] = (
             None
             if found is None or book.shadow is None

@@ -13,6 +13,7 @@ import structlog
 
 from broker_hooks.explain_api import ExplainApi
 from broker_hooks.explaining import Explainer, note_lookups
+from broker_hooks.one_hop import acl_compiler
 from broker_hooks.service import running_hooks
 from companion.core.errors import Invalid
 from companion.core.ports import Store
@@ -155,17 +156,17 @@ async def _serve_hooks(
     reloading: Reloading,
 ) -> _Served:
     with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
-        keys = hook_keys(settings)
+        keys, lists = hook_keys(settings), acl_compiler(settings)
         if workers > 1:
             several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys))
             reloading.add(RULES, several.prepare_rules)
             reloading.follow(several.follow)
             store.tell_lookups(note_lookups())
-            explainer = Explainer(store, lambda: several.book)
+            explainer = Explainer(store, lambda: several.book, compile_acl=lists)
             return _Served(several.port, several.trouble, several.problems, explainer)
         hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys))
         reloading.add(RULES, hooks.prepare_rules)
-        explainer = Explainer(store, lambda: hooks.directory.book, hooks.directory)
+        explainer = Explainer(store, lambda: hooks.directory.book, hooks.directory, lists)
         return _Served(hooks.port, hooks.trouble, None, explainer)
 
 

@@ -12,6 +12,7 @@ import typer
 
 from broker_hooks.explain_request import asked, moment
 from broker_hooks.explaining import Explainer, note_lookups
+from broker_hooks.one_hop import acl_compiler
 from broker_hooks.what_if import what_if as replayed
 from companion.background import run
 from companion.cli.context import print_json, print_rows, settings, with_store
@@ -85,7 +86,7 @@ def _of_store(current: Settings, body: dict[str, Any]) -> dict[str, Any]:
 
     async def work(store: Store) -> dict[str, Any]:
         store.tell_lookups(note_lookups())
-        return await Explainer(store, lambda: book).explain(access, at)
+        return await Explainer(store, lambda: book, compile_acl=acl_compiler(current)).explain(access, at)
 
     return with_store(work)
 
@@ -139,17 +140,22 @@ def _show(answer: dict[str, Any]) -> None:
     )
 
 
-def _facts(answer: dict[str, Any]) -> list[str]:
-    facts = [f"at: {dt.datetime.fromtimestamp(answer['asked']['at'], dt.UTC).isoformat()}"]
-    if "problem" in answer:
-        facts.append(f"the store: {answer['problem']}")
-    account, session = answer["account"], answer["session"]
+def _who(account: Mapping[str, Any] | None, session: Mapping[str, Any] | None) -> list[str]:
+    facts = []
     if account is not None:
         state = f"{account['kind']}, {account['state']}" if account["found"] else "none"
         mirror = f", the mirror: {account['mirror']}" if "mirror" in account else ""
         facts.append(f"account: {state} (from {account['from']}{mirror})")
     if session is not None:
         facts.append(f"session: {session['session']}, {session['state']}, scope {session['scope'] or '(none)'}")
+    return facts
+
+
+def _facts(answer: dict[str, Any]) -> list[str]:
+    facts = [f"at: {dt.datetime.fromtimestamp(answer['asked']['at'], dt.UTC).isoformat()}"]
+    if "problem" in answer:
+        facts.append(f"the store: {answer['problem']}")
+    facts += _who(answer["account"], answer["session"])
     if answer["values"]:
         facts.append("values: " + ", ".join(f"{name}={value}" for name, value in answer["values"].items()))
     if answer["subjects"]:
@@ -160,9 +166,18 @@ def _facts(answer: dict[str, Any]) -> list[str]:
         facts.append(f"from memory, {answer['cache']['age']:.0f} s old, for {answer['cache']['left']:.0f} s more")
         if answer["store"] is not None and answer["store"]["verdict"] != answer["verdict"]:
             facts.append(f"the store would answer now: {answer['store']['verdict']}: {answer['store']['reason']}")
+    if answer["list"] is not None:
+        facts.append(_who_decides(answer["list"]))
     if answer["shadow"] is not None:
         facts.append(f"the shadow would answer: {answer['shadow']['verdict']}: {answer['shadow']['reason']}")
     return [_line(fact) for fact in facts]
+
+
+def _who_decides(listed: Mapping[str, Any]) -> str:
+    if listed["exact"]:
+        return "EMQX decides by the list that it gets with the login"
+    blame = f" (rule {listed['rule']})" if listed["rule"] else ""
+    return f"EMQX decides by asking: {listed['why']}{blame}"
 
 
 def _replay(file: Path, records: int, samples: int, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import time
@@ -243,6 +244,25 @@ async def test_agreement_with_the_hooks(service: Service) -> None:
                 assert await service.may("alice", action, topic, **sent) is (answer["verdict"] == "allow")
                 asked += 1
     assert asked == 54
+
+
+async def test_who_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where EMQX gets lists, it is told whether this principal's is one, and until when, or what is in the way."""
+    async with serving(tmp_path / "data", hooks_acl=True) as service:
+        await service.store.accounts.add([Account("alice", Kind.DEVICE, "p1", "no hash")])
+        ask: dict[str, Any] = {"username": "alice", "clientid": "c1", "action": "publish", "topic": "t/1"}
+        answer = await explained(service, **ask)
+        assert answer["list"] == {"exact": True, "why": "", "rule": "", "until": None}
+        await service.store.rules.add(Rule(ALICE, Effect.ALLOW, RuleAction.ALL, "t/#", windows=(NIGHT,)))
+        answer = await explained(service, **ask, at="2026-11-25T23:00:00+01:00")
+        assert answer["list"]["until"] == dt.datetime.fromisoformat("2026-11-26T06:00:00+01:00").timestamp()
+        _show(answer)
+        assert "EMQX decides by the list that it gets with the login\n" in capsys.readouterr().out
+        inexact = await service.store.rules.add(Rule(ALICE, Effect.ALLOW, RuleAction.SUBSCRIBE, "+/x/+"))
+        answer = await explained(service, **ask)
+        assert (answer["list"]["exact"], answer["list"]["rule"]) == (False, inexact.id)
+        _show(answer)
+        assert f"EMQX decides by asking: {answer['list']['why']} (rule {inexact.id})\n" in capsys.readouterr().out
 
 
 async def test_a_store_that_is_away(tmp_path: Path) -> None:
