@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from companion.core import acl
 from companion.core.acl import BROKER_ROOTS, Inexact, NotExact, compile_acl
-from companion.core.model import Access, Action, Deny
+from companion.core.explaining import Outcome, explain
+from companion.core.model import Access, Action, Allow, Deny
 from companion.core.policy import OWN_TOPICS, Policy
 from companion.core.rules import EVERYONE, Effect, Rule, RuleAction
 from tests.conftest import Note
@@ -62,11 +63,21 @@ def compiled(
     return lines[:-1]
 
 
+def explained(rules: list[Rule], values: dict[str, str], access: Access) -> bool:
+    """Return what the explanation says, once the rule that it names, if any, is one that would say so alone."""
+    found = explain(rules, values, access, None)
+    allowed = isinstance(found.decision, Allow)
+    decisive = [one.rule.effect for one in found.rules if one.outcome is Outcome.DECIDED]
+    assert decisive == [Effect.ALLOW] if allowed else decisive in ([], [Effect.DENY])
+    return allowed
+
+
 def test_the_list_is_the_policy(note: Note) -> None:
     """The property: nothing that the policy denies is allowed by the list, and nothing that it allows is denied.
 
-    What the list leaves to others begins with a `$` level that means nothing to the broker, and the policy denies it. Lists and
-    refusals, allowed and denied publishes and subscriptions are all met often.
+    What the list leaves to others begins with a `$` level that means nothing to the broker, and the policy denies it. With a list
+    or without one, an explanation of the verdict names a rule that makes it. Lists and refusals, allowed and denied publishes and
+    subscriptions are all met often.
     """
     seen: Counter[str] = Counter()
 
@@ -74,13 +85,13 @@ def test_the_list_is_the_policy(note: Note) -> None:
     @given(rule_sets(), value_sets(), st.randoms(use_true_random=False))
     def holds(rules: list[Rule], values: dict[str, str], random: Random) -> None:
         both = Both(rules, values)
-        if both.refused:
-            seen.update(("refused", both.refused.why))
-            return
-        seen["list"] += 1
+        seen.update(("refused", both.refused.why) if both.refused else ("list",))
         for action, topic, qos, retain in requests_near(random, rules, values, REQUESTS):
             compared = both.compare(action, topic, qos, retain=retain)
             seen[f"{action} {'allow' if compared.ours else 'deny'}"] += 1
+            assert explained(rules, values, Access(action, topic, qos=qos, retain=retain)) is compared.ours
+            if both.refused:
+                continue
             assert compared.agree, (action, topic, qos, retain, compared)
             if not compared.told:
                 assert topic.startswith("$")
