@@ -53,7 +53,7 @@ class Steps:
         """Have every replica let go of what it remembers; whoever asked for this has mostly done so already."""
         if revocation.cause is Cause.REVOKED:
             await self._store.notices.announce(Notice(Scope.REVOCATION, revocation.key))
-        else:
+        elif revocation.target is Target.ACCOUNT:
             await self._store.notices.announce(Notice(Scope.ACCOUNT, revocation.name))
 
     async def _ask(self, revocation: Revocation, step: Step, api: EmqxApi) -> str:

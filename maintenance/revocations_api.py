@@ -20,6 +20,8 @@ _MAX_BODY: Final = 131_072
 _MOST: Final = 1000
 _TEXTS: Final = ("target", "name", "token", "reason")
 _NUMBERS: Final = ("seconds", "ban_seconds")
+_FLAGS: Final = ("refuse",)
+_FIELDS: Final = (*_TEXTS, *_NUMBERS, *_FLAGS)
 _STATES: Final[Mapping[str, bool | None]] = {"all": None, "waiting": True, "done": False}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,7 +81,7 @@ class RevocationsApi:
             return _json({"error": f"the body is longer than {_MAX_BODY} bytes"}, 413)
         fields = strict_json.decode(body)
         if not isinstance(fields, dict):
-            raise Invalid("body", type(fields).__name__, f"an object of {', '.join((*_TEXTS, *_NUMBERS))}")
+            raise Invalid("body", type(fields).__name__, f"an object of {', '.join(_FIELDS)}")
         for name, value in fields.items():
             _check(name, value)
         text = fields.get("target", "")
@@ -94,6 +96,7 @@ class RevocationsApi:
             ban=fields.get("ban_seconds") or 0,
             reason=fields.get("reason", ""),
             asked_by="http",
+            refuse=fields.get("refuse", True),
         )
         await self._revocations.add(revocation)
         self._asked()
@@ -127,8 +130,11 @@ def _check(name: str, value: object) -> None:
     elif name in _NUMBERS:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise Invalid(name, value, "seconds as a number")
+    elif name in _FLAGS:
+        if not isinstance(value, bool):
+            raise Invalid(name, value, "true or false")
     else:
-        raise Invalid(name, "a field", f"one of {', '.join((*_TEXTS, *_NUMBERS))}")
+        raise Invalid(name, "a field", f"one of {', '.join(_FIELDS)}")
 
 
 def _unknown(request: web.Request) -> web.Response:

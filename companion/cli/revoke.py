@@ -90,6 +90,16 @@ def token(
 
 
 @app.command()
+def kick(
+    name: Annotated[str, typer.Argument(help="User name.", show_default=False)],
+    reason: Reason = "",
+    wait: Wait = False,
+) -> None:
+    """Kick all clients of a user name that are connected, and refuse nobody: they may come back at once."""
+    _revoke(Target.ACCOUNT, name, reason=reason, wait=wait, refuse=False)
+
+
+@app.command()
 def lift(revocation_id: RevocationId, wait: Wait = False) -> None:
     """End a revocation: who was refused because of it is admitted again, and its ban is taken back."""
 
@@ -145,9 +155,18 @@ def _revoke(
     seconds: float | None = None,
     ban: float = 0,
     wait: bool = False,
+    refuse: bool = True,
 ) -> None:
     revocation = revocation_of(
-        target, name, time.time(), token=token, seconds=seconds, ban=ban, reason=reason, asked_by=_who()
+        target,
+        name,
+        time.time(),
+        token=token,
+        seconds=seconds,
+        ban=ban,
+        reason=reason,
+        asked_by=_who(),
+        refuse=refuse,
     )
 
     async def work(store: Store) -> Revocation:
@@ -156,7 +175,7 @@ def _revoke(
 
     kicks = bool(settings().emqx_url)
     found = with_store(work)
-    typer.echo(f"{target.value} {found.name} is refused from now on ({found.id})")
+    typer.echo(f"{target.value} {found.name} is {'refused from now on' if refuse else 'to be kicked'} ({found.id})")
     if not kicks:
         typer.echo("companion: note: nobody is kicked: COMPANION_EMQX_URL is not set here", err=True)
     elif not found.waiting:
@@ -195,7 +214,7 @@ def _unknown(revocation_id: str) -> Invalid:
 
 def _state(one: Revocation) -> str:
     words: Sequence[str] = (
-        "lifted" if one.lifted_at is not None else "stands" if one.stands(time.time()) else "over",
+        "lifted" if one.lifted_at is not None else "stands" if one.stands(time.time()) else "refuses nobody",
         "waiting" if one.waiting else "done",
     )
     return ", ".join(words)

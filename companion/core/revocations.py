@@ -33,12 +33,20 @@ class Target(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why. Only REVOKED refuses by itself; the others are refused by the account, and only those connected have to go."""
+    """Why. Only REVOKED refuses by itself; for the others, which the account refuses if anything does, who is connected has to go.
+
+    KICK: somebody asked for just that, as for clients that shall come back by other rules.
+    """
 
     REVOKED = "revoked"
+    KICK = "kick"
     DISABLED = "disabled"
     REMOVED = "removed"
     PASSWORD = "password"  # noqa: S105 - likewise
+
+
+_BACK: Final = frozenset({Cause.KICK, Cause.PASSWORD})
+"""Whoever is kicked for these may come back at once."""
 
 
 class Step(StrEnum):
@@ -99,16 +107,16 @@ class Revocation:
         if self.lifted_at is not None:
             return (Step.LIFTED, Step.UNBAN)
         ban = () if self.ban_until is None else (Step.BAN,)
-        check = () if self.cause is Cause.PASSWORD else (Step.CHECK,)
+        check = () if self.cause in _BACK else (Step.CHECK,)
         return (Step.TOLD, Step.CACHES, *ban, Step.KICK, *check)
 
     @property
     def settled(self) -> frozenset[Step]:
         """The steps for which it is waited until whatever was remembered before everybody was told is surely forgotten.
 
-        A changed password lets its owner in again at once; nobody could tell later who came in by the old one: there is one kick.
+        Who may come back at once is kicked once, then: nobody could tell later who came in by what was remembered.
         """
-        return frozenset({Step.KICK if self.cause is Cause.PASSWORD else Step.CHECK})
+        return frozenset({Step.KICK if self.cause in _BACK else Step.CHECK})
 
     @property
     def next(self) -> Step | None:
@@ -175,11 +183,15 @@ def revocation_of(
     ban: float = 0,
     reason: str = "",
     asked_by: str = "",
+    refuse: bool = True,
 ) -> Revocation:
     """Return what a person asks for, from `now` on (Unix seconds), for `seconds` (None: until it is lifted).
 
-    A token can be given itself; only its digest is kept. `ban` are seconds for which the broker shall refuse too. Raises `Invalid`.
+    A token can be given itself; only its digest is kept. `ban` are seconds for which the broker shall refuse too. Without `refuse`
+    who is connected is kicked and may come back. Raises `Invalid`.
     """
+    if not refuse and (ban or seconds is not None):
+        raise Invalid("refuse", "false", "without a ban and without an end: who is only kicked may come back at once")
     if token:
         if target is not Target.TOKEN or name:
             raise Invalid("token", "***", "only with the target token, and in place of a name")
@@ -203,6 +215,7 @@ def revocation_of(
         target,
         name,
         at,
+        Cause.REVOKED if refuse else Cause.KICK,
         reason=reason,
         asked_by=asked_by,
         until=None if seconds is None else int(now + seconds),

@@ -301,6 +301,19 @@ async def test_only_a_kick(tmp_path: Path, emqx: Emqx) -> None:
     assert record.steps[2].at - record.steps[0].at >= SETTLE * 1000
 
 
+async def test_kicked_to_come_back(tmp_path: Path, emqx: Emqx) -> None:
+    """Who is only to be kicked is refused by nobody, and can be lifted by nobody."""
+    emqx.connect("a", "alice")
+    async with at_work(tmp_path, emqx.url, Role.ALL) as service:
+        await service.store.accounts.add([account_of("alice", "secret")])
+        one = await revoke(service, target="account", name="alice", refuse=False)
+        record = await done(service, one)
+        assert emqx.kicked == ["a"]
+        assert [step.step for step in record.steps] == [Step.TOLD, Step.CACHES, Step.KICK]
+        assert (await service.login("alice", "secret"))["result"] == "allow"
+        assert (await ask(service, "POST", f"/revocations/{one}/lift"))[0] == 404
+
+
 async def test_without_the_api(tmp_path: Path) -> None:
     """Where no API is named the hooks refuse all the same, and the record says that nobody was kicked."""
     async with serving(tmp_path, Role.MAINTENANCE, revocation_settle=0) as service:
@@ -322,6 +335,8 @@ async def test_without_the_api(tmp_path: Path) -> None:
         ({"target": "session", "name": "x", "ban_seconds": 1}, "ban"),
         ({"target": "account", "name": "x", "reason": "a\nb"}, "reason"),
         ({"target": "account", "name": "x", "planet": 1}, "planet"),
+        ({"target": "account", "name": "x", "refuse": 0}, "refuse"),
+        ({"target": "account", "name": "x", "refuse": False, "seconds": 5}, "refuse"),
         ({"target": "account", "token": "secret-token"}, "token"),
         ({"target": "token", "name": "x", "token": "secret-token"}, "token"),
         ({"target": "token", "token": ["secret-token"]}, "token"),

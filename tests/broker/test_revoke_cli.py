@@ -113,6 +113,16 @@ async def test_the_others(house: House) -> None:
     assert found[-1]["until"] is not None
 
 
+async def test_only_a_kick(house: House) -> None:
+    """Clients go and may come back."""
+    house.emqx.connect("a", "alice")
+    output, _ = await house.companion("revoke", "kick", "alice", "--wait")
+    assert "account alice is to be kicked" in output
+    assert house.emqx.kicked == ["a"]
+    assert (await house.service.login("alice", "secret"))["result"] == "allow"
+    assert "refuses nobody, done" in (await house.companion("revoke", "list"))[0]
+
+
 async def test_wrong_usage(house: House) -> None:
     """One line that says what is allowed, and an exit code; a token in the place of a name is not repeated."""
     for arguments, word in (
