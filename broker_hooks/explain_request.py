@@ -50,11 +50,11 @@ def moment(value: object, field: str) -> float | None:
             time = dt.datetime.fromisoformat(value)
         except ValueError:
             time = None
-        if time is not None and time.tzinfo is not None:
+        if time is not None and time.tzinfo is not None and 0 <= time.timestamp() <= _LATEST:
             return time.timestamp()
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST:
         return float(value)
-    raise Invalid(field, value, "a time with a zone, such as 2027-01-31T12:00:00Z, or Unix seconds")
+    raise Invalid(field, value, "a time with a zone from 1970 to 9999, such as 2027-01-31T12:00:00Z, or Unix seconds")
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
