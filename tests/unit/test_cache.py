@@ -86,6 +86,20 @@ def test_looking_does_not_lengthen_a_life(cache: Cache[str, int], clock: Clock) 
     assert cache.get("a") == 2
 
 
+def test_who_only_looks_changes_nothing(cache: Cache[str, int], clock: Clock, metrics: Metrics) -> None:
+    """A live value is shown with the rest of its life, uncounted; one that has ended is not shown, and not let go of."""
+    cache.put("a", 0, cache.epoch)
+    end = cache.end("a")
+    clock.now += 10
+    assert cache.peek("a") == (0, end - clock.now)
+    assert cache.peek("b") is None
+    clock.now = end
+    assert cache.peek("a") is None
+    assert cache.end("a") == end
+    for outcome in ("hit", "miss"):
+        assert sample(metrics, "companion_cache_lookups_total", cache="account", outcome=outcome) == 0
+
+
 def test_not_all_end_at_once(clock: Clock, metrics: Metrics) -> None:
     """Of many values that were put at the same moment some end earlier than others."""
     cache: Cache[int, int] = Cache("account", 1000, SECONDS, metrics, clock)
