@@ -9,6 +9,7 @@ them, it is unsure.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from broker_hooks.principals import Principal, Refused, principal_of
 from companion.core.model import Access, Account, Action, Allow, Audit, Decision, Reason, Session
 from companion.core.policy import Policy
 from companion.core.ports import Store
+from companion.core.revocations import keys_of_client
 from companion.core.rule_sets import RuleSet
 
 _BY_RULES: Final = frozenset({Reason.RULE, Reason.OWN_TOPIC, Reason.DENIED_BY_RULE, Reason.NO_RULE})
@@ -107,7 +109,8 @@ async def _look_up(store: Store, rule_sets: tuple[RuleSet, RuleSet], username: s
     account, session = await store.accounts.get(username), await store.sessions.get(username, client_id)
     # Whom somebody has rules of does not depend on the time.
     who = _principal(account, session, username, client_id, 0.0)
-    if who is None:
+    revoked = await store.revocations.of(keys_of_client(username, client_id, session), int(time.time()))
+    if who is None or revoked:
         return _Known(account, session, None)
     held = who.held(await store.rules.of(who.subjects))
     enforced, candidate = (Policy(rules.of(who.subjects, held), who.values) for rules in rule_sets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from broker_hooks.what_if import NOT_RECORDED, what_if
 from companion.cli import main
 from companion.cli.explain import print_report
 from companion.core.model import Account, Audit, Kind
+from companion.core.revocations import Target, revocation_of
 from companion.core.rule_sets import RuleSet, parse_rule_set
 from companion.core.rules import EVERYONE, Effect, Rule, RuleAction
 from companion.core.windows import Window
@@ -120,6 +122,13 @@ async def test_times_and_places_are_those_of_the_record(service: Service) -> Non
 async def test_who_is_gone(service: Service) -> None:
     """Decisions about somebody who may not be used any more are counted apart."""
     await service.store.accounts.set_disabled("alice", disabled=True)
+    report = await what_if(service.store, RuleSet(), candidate(), records=100, samples=9)
+    assert (report["gone"], report["replayed"], report["would_allow"]) == (4, 1, 0)
+
+
+async def test_who_is_revoked(service: Service) -> None:
+    """Whom no rule could let in any more is counted apart as well."""
+    await service.store.revocations.add(revocation_of(Target.ACCOUNT, "alice", time.time()))
     report = await what_if(service.store, RuleSet(), candidate(), records=100, samples=9)
     assert (report["gone"], report["replayed"], report["would_allow"]) == (4, 1, 0)
 
