@@ -28,6 +28,7 @@ from tests.support.policies import (
 )
 
 
+@pytest.mark.timeout(3600)
 @many_examples(1000)
 @given(conditional_rule_sets(), PUBLISHES | SUBSCRIPTIONS, PEERS, MOMENTS)
 def test_explain_agrees_with_enforcement(rules: list[Rule], access: Access, peer: str, now: int | None) -> None:

@@ -48,6 +48,7 @@ def at(text: str) -> float:
     return dt.datetime.fromisoformat(text).timestamp()
 
 
+@pytest.mark.timeout(3600)
 @many_examples(500)
 @given(WINDOWS, TIMES)
 def test_open_and_closed(window: Window, moment: int) -> None:
