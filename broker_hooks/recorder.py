@@ -80,4 +80,5 @@ def _audit(hook: Hook, decision: Decision, request: Connect | Access | None) -> 
         topic=topic,
         rule=decision.rule,
         detail="" if isinstance(decision, Allow) else decision.detail,
+        source="hooks",
     )

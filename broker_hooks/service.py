@@ -22,7 +22,6 @@ from broker_hooks.revoked import Revoked
 from broker_hooks.shadow import Shadow
 from broker_hooks.tokens import TokenCredential
 from companion.background import background
-from companion.core.errors import CompanionError
 from companion.core.model import Connect, Decision
 from companion.core.ports import Store
 from companion.core.rule_sets import RuleBook
@@ -30,6 +29,8 @@ from companion.keys import Keyring
 from companion.metrics import Metrics
 from companion.rule_files import read_rule_book
 from companion.settings import Settings
+from companion.spool import FOLDER as SPOOL_FOLDER
+from companion.spool import Spool
 
 _IDLE_SECONDS = 120.0
 _HEADER_LINE_BYTES = 8190
@@ -74,8 +75,9 @@ async def running_hooks(
     book = book or await asyncio.to_thread(read_rule_book, settings)
     store.tell_lookups(note_lookups(metrics))
     async with contextlib.AsyncExitStack() as stack:
-        trail = AuditTrail(store.audits, metrics)
-        stack.push_async_callback(_last_words, trail)
+        spool = Spool(settings.data_dir / SPOOL_FOLDER, settings.audit_spool_bytes)
+        trail = AuditTrail(store.audits, metrics, spool)
+        stack.push_async_callback(trail.close)
         shadow = Shadow(metrics, trail, samples=settings.rules_shadow_samples)
         revoked = Revoked(store.revocations, metrics, seconds=settings.cache_seconds)
         directory = Directory(
@@ -151,8 +153,3 @@ async def running_hooks(
         )
         await site.start()
         yield Hooks(runner.addresses[0][1], store, settings, directory)
-
-
-async def _last_words(trail: AuditTrail) -> None:
-    with contextlib.suppress(CompanionError):
-        await trail.flush()

@@ -112,9 +112,7 @@ class Metrics:
             ["cache"],
             registry=registry,
         )
-        self.audits_dropped = Counter(
-            "companion_audits_dropped", "Audit records lost because the store was away too long.", registry=registry
-        )
+        self.audits = AuditMetrics(registry)
 
         # Publisher. "dead" changes are kept in the inbox with their reason.
         self.changes_taken = Counter(
@@ -264,6 +262,18 @@ class AclMetrics:
         self.overtaken: dict[Scope, Tally] = {
             one: overtaken.series(one.value) for one in Scope if one is not Scope.SESSION
         }
+
+
+class AuditMetrics:
+    """Those of the audit."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.dropped = Counter(
+            "companion_audits_dropped", "Audit records lost because the store was away too long.", registry=registry
+        )
+        self.spooled = Gauge(
+            "companion_audits_spooled", "Audit records on the disk because the store is away.", registry=registry
+        )
 
 
 class StatsMetrics:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from broker_hooks.hashing import hash_password
+from companion.cli.audited import done, with_audited_store
 from companion.cli.context import print_json, print_rows, read_password, settings, with_store
 from companion.cli.importing import check_username, parse_expiry, read_accounts
 from companion.core.errors import Invalid
@@ -61,7 +62,10 @@ def add(
         groups=groups,
         tenant=tenant,
     )
-    with_store(lambda store: store.accounts.add([account]))
+    with_audited_store(
+        lambda store: store.accounts.add([account]),
+        lambda _: [done("account_added", username=username, detail=kind.value)],
+    )
     typer.echo(f"added {kind.value} {username}")
 
 
@@ -69,21 +73,27 @@ def add(
 def passwd(username: Username, password_file: PasswordFile = None) -> None:
     """Replace the password of an account."""
     password_hash = hash_password(read_password(password_file), settings().password_cost)
-    _known(username, found=with_store(lambda store: store.accounts.set_password(username, password_hash)))
+    _known(
+        username,
+        found=with_audited_store(
+            lambda store: store.accounts.set_password(username, password_hash),
+            lambda found: [done("account_password_changed", username=username)] if found else [],
+        ),
+    )
     typer.echo(f"changed the password of {username}")
 
 
 @app.command()
 def disable(username: Username) -> None:
     """Refuse an account from now on."""
-    _known(username, found=with_store(lambda store: store.accounts.set_disabled(username, disabled=True)))
+    _known(username, found=_switched(username, disabled=True))
     typer.echo(f"disabled {username}")
 
 
 @app.command()
 def enable(username: Username) -> None:
     """Admit a disabled account again."""
-    _known(username, found=with_store(lambda store: store.accounts.set_disabled(username, disabled=False)))
+    _known(username, found=_switched(username, disabled=False))
     typer.echo(f"enabled {username}")
 
 
@@ -148,7 +158,10 @@ def import_accounts(
     """Import accounts with bcrypt or PBKDF2 hashes, all or none. Columns: username (or user_id), password_hash, kind, principal,
     disabled, expires_at, groups (a list; in CSV with ; between), tenant."""  # noqa: D205, D209 - typer shows the whole text
     accounts = read_accounts(file, settings().password_max_cost)
-    with_store(lambda store: store.accounts.add(accounts))
+    with_audited_store(
+        lambda store: store.accounts.add(accounts),
+        lambda _: [done("account_imported", username=one.username, detail=one.kind.value) for one in accounts],
+    )
     typer.echo(f"imported {len(accounts)} accounts")
 
 
@@ -159,6 +172,14 @@ def _membership(groups: list[str] | None, tenant: str) -> tuple[str, ...]:
     if tenant:
         check_username(tenant, "--tenant")
     return tuple(dict.fromkeys(groups or ()))
+
+
+def _switched(username: str, *, disabled: bool) -> bool:
+    reason = "account_disabled" if disabled else "account_enabled"
+    return with_audited_store(
+        lambda store: store.accounts.set_disabled(username, disabled=disabled),
+        lambda found: [done(reason, username=username)] if found else [],
+    )
 
 
 def _known(username: str, *, found: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from companion.cli.audited import done, with_audited_store
 from companion.cli.context import print_json, print_rows, with_store
 from companion.core.errors import Invalid
 from companion.core.rules import (
@@ -83,8 +84,12 @@ def add(
         windows=tuple(map(_window, window or ())),
         locations=tuple(location or ()),
     )
-    stored = with_store(lambda store: store.rules.add(rule))
-    typer.echo(f"added rule {stored.id}: {effect.value} {action.value} {topic_filter} for {subject}")
+    what = f"{effect.value} {action.value} {topic_filter}"
+    stored = with_audited_store(
+        lambda store: store.rules.add(rule),
+        lambda added: [done("rule_added", rule=added.id, detail=f"{what} for {subject}")],
+    )
+    typer.echo(f"added rule {stored.id}: {what} for {subject}")
 
 
 @app.command("list")
@@ -133,7 +138,11 @@ def remove(
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="Number of the rule.", show_default=False)],
 ) -> None:
     """Remove a rule."""
-    if not with_store(lambda store: store.rules.remove(rule_id)):
+    removed = with_audited_store(
+        lambda store: store.rules.remove(rule_id),
+        lambda found: [done("rule_removed", rule=rule_id)] if found else [],
+    )
+    if not removed:
         raise Invalid("id", rule_id, "a rule that exists (companion rules list)")
     typer.echo(f"removed rule {rule_id}")
 

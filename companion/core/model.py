@@ -229,7 +229,7 @@ class Drift(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A decision worth keeping. `at` is in Unix milliseconds; never holds a secret."""
+    """A decision worth keeping. `at` is in Unix milliseconds, `source` says who decided; never holds a secret."""
 
     at: int
     kind: str
@@ -242,6 +242,7 @@ class Audit:
     topic: str = ""
     rule: str = ""
     detail: str = ""
+    source: str = ""
 
 
 class Scope(StrEnum):

@@ -49,6 +49,9 @@ class HookSettings(Group):
     hooks_acl_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = Field(
         16_384, description="Most bytes in such a list, likewise"
     )
+    audit_spool_bytes: Annotated[int, Field(ge=0)] = Field(
+        67_108_864, description="Most bytes of audit records on the disk of a process while the store is away"
+    )
     password_workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Threads that check passwords"
     )

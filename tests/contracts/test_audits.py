@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
+from companion.core.chain import Chain, Entry
 from companion.core.errors import CompanionError
 from companion.core.model import Audit
 from companion.core.ports import Store
+from companion.core.seals import ChainCheck, Report, Seal, Segment
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE, audit
 
@@ -102,3 +104,100 @@ async def test_seen_by_others_and_after_reopening(open_store: Open) -> None:
     async with open_store() as store:
         await store.audits.append([audit(detail="c")])
         assert await details(store) == ["a", "b", "c"]
+
+
+async def entries_of(store: Store, chain: str) -> list[Entry]:
+    found: list[Entry] = []
+    while some := await store.audits.entries(chain, found[-1].number if found else 0, 3):
+        found += some
+    return found
+
+
+def count_of(entries: list[Entry]) -> int:
+    """Return how many problems a check finds."""
+    report = Report()
+    check = ChainCheck(entries[0].chain, report)
+    check.take(entries)
+    check.finish()
+    return report.count
+
+
+async def test_entries_are_stored_once(store: Store, other: Store) -> None:
+    """The entries of a chain that come again, in whatever batches, are there once; all of an entry comes back."""
+    sealed = list(Chain().seal([audit(number, detail=str(number), source="hooks") for number in range(8)]))
+    await store.audits.keep(sealed[:5])
+    await other.audits.keep(sealed[:3])
+    await other.audits.keep(sealed[2:])
+    await store.audits.keep([])
+    assert await details(store) == [str(number) for number in range(8)]
+    found = await entries_of(store, sealed[0].chain)
+    assert [one._replace(id="") for one in found] == [one._replace(id="") for one in sealed]
+    assert count_of(found) == 0
+    assert await entries_of(store, "nobody's") == []
+
+
+async def test_chains(store: Store) -> None:
+    """Every chain is told with its ends; what is appended without one gets its own, so nothing is outside of a chain."""
+    first, second = Chain(), Chain()
+    await store.audits.keep(first.seal([audit(1), audit(2)]))
+    await store.audits.keep(second.seal([audit(3)]))
+    await store.audits.append([audit(4), audit(5), audit(6)])
+    states = await store.audits.chains("", 10)
+    assert [one.chain for one in states] == sorted(one.chain for one in states)
+    known = {one.chain: (one.first, one.last, one.size) for one in states}
+    assert (known[first.name], known[second.name]) == ((1, 2, 2), (1, 1, 1))
+    (third,) = [one for one in states if one.chain not in (first.name, second.name)]
+    assert (third.first, third.last, third.size) == (1, 3, 3)
+    assert count_of(await entries_of(store, third.chain)) == 0
+    assert [len(await store.audits.chains(states[number].chain, 10)) for number in range(3)] == [2, 1, 0]
+    assert await store.audits.unchained(0) == 0
+    assert await store.audits.extent() == (6, 1)
+
+
+async def test_the_extent_of_nothing(store: Store) -> None:
+    """Without records there is no oldest one."""
+    assert await store.audits.extent() == (0, 0)
+    assert list(await store.audits.chains("", 10)) == []
+
+
+async def test_refusals(store: Store) -> None:
+    """Refusals since a time, the newest first, and nothing else."""
+    verdicts = ("deny", "allow", "deny", "done", "deny")
+    await store.audits.append([audit(at, verdict=verdict, detail=str(at)) for at, verdict in enumerate(verdicts)])
+    await store.audits.append([audit(9, kind="shadow", detail="would"), audit(3, kind="broker", detail="banned")])
+    assert [one.detail for one in await store.audits.refused(0, 10)] == ["4", "banned", "2", "0"]
+    assert [one.detail for one in await store.audits.refused(1, 10)] == ["4", "banned", "2"]
+    assert [one.detail for one in await store.audits.refused(0, 1)] == ["4"]
+
+
+async def test_salts_of_the_pseudonymised(store: Store) -> None:
+    """Only records whose user name is a pseudonym lose their salts, and still prove all else."""
+    pseudonym = "anon-mfzwizltoq2gcz3joa5tembzhe"
+    sealed = list(
+        Chain().seal([audit(1, username="alice"), audit(2, username="anon-ymous"), audit(3, username="alice")])
+    )
+    replaced = [
+        replace(sealed[0].audit, username=pseudonym),
+        sealed[1].audit,
+        replace(sealed[2].audit, username=pseudonym),
+    ]
+    await store.audits.keep([one._replace(audit=other) for one, other in zip(sealed, replaced, strict=True)])
+    assert [await store.audits.forget_salts(1) for _ in range(3)] == [1, 1, 0]
+    found = await entries_of(store, sealed[0].chain)
+    assert [bool(one.salt) for one in found] == [False, True, False]
+    assert count_of(found) == 0
+
+
+async def test_seals(store: Store, other: Store) -> None:
+    """Seals come back as they were, in order, one of each number."""
+    assert await store.audits.last_seal() is None
+    segments = (Segment("c", 1, 2, 2, "", "h", 5, 6), Segment("d", 1, 1, 1, "", "g", 7, 7))
+    first = Seal(1, 1000, "run 1", "", segments).closed()
+    second = Seal(2, 2000, "run 2", first.root, ()).closed()
+    assert await store.audits.add_seal(first)
+    assert not await other.audits.add_seal(replace(first, run="another"))
+    assert await other.audits.add_seal(second)
+    assert list(await store.audits.seals(0, 10)) == [first, second]
+    assert list(await store.audits.seals(0, 1)) == [first]
+    assert list(await store.audits.seals(1, 10)) == [second]
+    assert await store.audits.last_seal() == second

@@ -7,39 +7,58 @@ import contextlib
 import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from broker_hooks import audit as trail_module
 from broker_hooks.audit import AuditTrail
+from companion.core.chain import Entry
 from companion.core.errors import Permanent, Transient
 from companion.core.model import Audit
+from companion.core.ports import ChainState
+from companion.core.seals import ChainCheck, Report, Seal
 from companion.metrics import Metrics
+from companion.spool import Spool
 from tests.support.entities import audit
 from tests.support.traces import lines
 from tests.support.waiting import wait_until
 
 
-@dataclass
-class Away:
-    """Audits that a test lets go away and come back; everything else of a store is not asked for."""
-
-    problem: Exception | None = None
-    kept: list[str] = field(default_factory=list)
-    batches: list[int] = field(default_factory=list)
-    attempts: int = 0
-    hold: asyncio.Event | None = None
+class Unasked:
+    """Audits of which nothing is asked."""
 
     async def append(self, records: Sequence[Audit]) -> None:
-        self.attempts += 1
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.problem is not None:
-            raise self.problem
-        self.kept += [record.detail for record in records]
-        self.batches.append(len(records))
+        raise NotImplementedError
 
     async def latest(self, limit: int) -> Sequence[Audit]:
+        raise NotImplementedError
+
+    async def refused(self, since: int, limit: int) -> Sequence[Audit]:
+        raise NotImplementedError
+
+    async def extent(self) -> tuple[int, int]:
+        raise NotImplementedError
+
+    async def chains(self, after: str, limit: int) -> Sequence[ChainState]:
+        raise NotImplementedError
+
+    async def entries(self, chain: str, after: int, limit: int) -> Sequence[Entry]:
+        raise NotImplementedError
+
+    async def unchained(self, since: int) -> int:
+        raise NotImplementedError
+
+    async def forget_salts(self, limit: int) -> int:
+        raise NotImplementedError
+
+    async def seals(self, after: int, limit: int) -> Sequence[Seal]:
+        raise NotImplementedError
+
+    async def last_seal(self) -> Seal | None:
+        raise NotImplementedError
+
+    async def add_seal(self, seal: Seal) -> bool:
         raise NotImplementedError
 
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
@@ -47,6 +66,42 @@ class Away:
 
     async def trim(self, keep: int, limit: int, *, dry: bool = False) -> int:
         raise NotImplementedError
+
+
+@dataclass
+class Away(Unasked):
+    """Audits that a test lets go away and come back, and that may lose their answers; they keep an entry once."""
+
+    problem: Exception | None = None
+    kept: list[str] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    attempts: int = 0
+    hold: asyncio.Event | None = None
+    unheard: bool = False
+    stored: dict[tuple[str, int], Entry] = field(default_factory=dict)
+
+    async def keep(self, entries: Sequence[Entry]) -> None:
+        self.attempts += 1
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.problem is not None and not self.unheard:
+            raise self.problem
+        for one in entries:
+            if (one.chain, one.number) not in self.stored:
+                self.stored[one.chain, one.number] = one
+                self.kept.append(one.audit.detail)
+        self.batches.append(len(entries))
+        if self.problem is not None:
+            raise self.problem
+
+    def check(self) -> Report:
+        """Check every chain."""
+        report = Report()
+        for chain in dict.fromkeys(name for name, _ in self.stored):
+            check = ChainCheck(chain, report)
+            check.take(sorted(one for one in self.stored.values() if one.chain == chain))
+            check.finish()
+        return report
 
 
 @pytest.fixture
@@ -83,6 +138,10 @@ def record(trail: AuditTrail, *details: str) -> None:
 
 def dropped(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("companion_audits_dropped_total")
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 NUMBERS = [str(number) for number in range(2500)]
@@ -140,8 +199,10 @@ async def test_a_store_that_is_away_for_too_long(
     record(trail, *NUMBERS[90:130])
     audits.problem = None
     await trail.flush()
-    assert audits.kept == NUMBERS[30:130]
+    # Those that were tried already keep their places; what was lost is itself recorded.
+    assert audits.kept == [*NUMBERS[:90], "30 records", *NUMBERS[120:130]]
     assert dropped(metrics) == 30
+    assert audits.check().counts() == {"checked": 101, "unsealed": 101}
 
 
 async def test_records_that_no_store_takes(
@@ -154,8 +215,9 @@ async def test_records_that_no_store_takes(
     audits.problem = None
     record(trail, "c")
     await trail.flush()
-    assert audits.kept == ["c"]
+    assert audits.kept == ["2 records", "c"]
     assert dropped(metrics) == 2
+    assert audits.check().count == 0
     assert [line["records"] for line in lines(logged) if line["event"] == "audit records lost"] == [2]
 
 
@@ -181,3 +243,98 @@ async def test_what_comes_while_it_writes(trail: AuditTrail, audits: Away) -> No
     audits.hold.set()
     await flushing
     assert (audits.kept, audits.batches) == (["a", "b"], [1, 1])
+
+
+async def test_an_answer_that_was_lost(trail: AuditTrail, audits: Away) -> None:
+    """What was stored without an answer is tried again as what it is, and is not stored twice."""
+    audits.problem, audits.unheard = Transient("store: no answer in time"), True
+    record(trail, "a", "b")
+    with pytest.raises(Transient):
+        await trail.flush()
+    record(trail, "c")
+    audits.problem = None
+    await trail.flush()
+    assert audits.kept == ["a", "b", "c"]
+    assert audits.check().counts() == {"checked": 3, "unsealed": 3}
+
+
+@pytest.fixture
+def spooling(audits: Away, metrics: Metrics, tmp_path: Path) -> AuditTrail:
+    return AuditTrail(audits, metrics, Spool(tmp_path, 100_000))
+
+
+async def test_to_the_disk_and_back(
+    spooling: AuditTrail, audits: Away, metrics: Metrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is away the records are on the disk; when it is back they are delivered, in order, and none is lost."""
+    monkeypatch.setattr(trail_module, "_EVERY", 0.001)
+    monkeypatch.setattr(trail_module, "_BACKOFF", (0.01, 0.01))
+    audits.problem, audits.unheard = Transient("store: no answer in time"), True
+    async with working(spooling):
+        record(spooling, *NUMBERS[:100])
+        await wait_until(lambda: metrics.registry.get_sample_value("companion_audits_spooled") == 100)
+        audits.unheard = False
+        record(spooling, *NUMBERS[100:120])
+        await wait_until(lambda: metrics.registry.get_sample_value("companion_audits_spooled") == 120)
+        assert len(files(tmp_path)) == 1
+        audits.problem = None
+        await wait_until(lambda: len(audits.kept) >= 120)
+        record(spooling, *NUMBERS[120:130])
+        await wait_until(lambda: len(audits.kept) >= 130)
+    await spooling.close()
+    assert audits.kept == NUMBERS[:130]
+    assert files(tmp_path) == []
+    assert dropped(metrics) == 0
+    assert audits.check().counts() == {"checked": 130, "unsealed": 130}
+
+
+async def test_a_full_disk(audits: Away, metrics: Metrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the spool has no room for waits in memory; when that is full too, the oldest there go, and how many is recorded."""
+    monkeypatch.setattr(trail_module, "_BATCH", 10)
+    monkeypatch.setattr(trail_module, "_KEPT", 30)
+    trail = AuditTrail(audits, metrics, Spool(tmp_path, 10_000))
+    audits.problem = Transient("store: away")
+    record(trail, *NUMBERS[:30])
+    with pytest.raises(Transient):
+        await trail.flush()
+    spooled = int(metrics.registry.get_sample_value("companion_audits_spooled") or 0)
+    assert 0 < spooled < 30
+    record(trail, *NUMBERS[30:100])
+    audits.problem = None
+    await trail.flush()
+    assert audits.kept[:spooled] == NUMBERS[:spooled]
+    assert audits.kept[-1] == NUMBERS[99]
+    assert f"{int(dropped(metrics) or 0)} records" in audits.kept
+    assert len(audits.kept) == 101 - int(dropped(metrics) or 0)
+    assert audits.check().count == 0
+
+
+async def test_the_end_while_the_store_is_away(
+    spooling: AuditTrail, audits: Away, metrics: Metrics, tmp_path: Path
+) -> None:
+    """What cannot be written at the end is on the disk, and the next process delivers it."""
+    audits.problem = Transient("store: away")
+    record(spooling, "a", "b")
+    await spooling.close()
+    assert len(files(tmp_path)) == 1
+    audits.problem = None
+    after = AuditTrail(audits, metrics, Spool(tmp_path, 100_000))
+    async with working(after):
+        await wait_until(lambda: len(audits.kept) == 2)
+        await wait_until(lambda: not files(tmp_path))
+    assert audits.kept == ["a", "b"]
+
+
+async def test_a_disk_that_takes_nothing(audits: Away, metrics: Metrics, tmp_path: Path, logged: io.StringIO) -> None:
+    """Without a folder to write to the records wait in memory."""
+    file = tmp_path / "file"
+    file.touch()
+    trail = AuditTrail(audits, metrics, Spool(file / "spool", 100_000))
+    audits.problem = Transient("store: away")
+    record(trail, "a")
+    with pytest.raises(Transient):
+        await trail.flush()
+    assert any(line["event"] == "audit records cannot be kept on the disk" for line in lines(logged))
+    audits.problem = None
+    await trail.flush()
+    assert audits.kept == ["a"]

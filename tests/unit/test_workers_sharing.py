@@ -27,7 +27,7 @@ def counted(seconds: float, entries: int) -> Metrics:
     metrics = Metrics()
     metrics.decided("authz", Deny(Reason.NO_RULE))
     metrics.seconds_of["authz"](seconds)
-    metrics.audits_dropped.inc(2)
+    metrics.audits.dropped.inc(2)
     metrics.change_lag.observe(seconds)
     metrics.cache_entries.labels("account").set(entries)
     return metrics
@@ -65,7 +65,7 @@ def test_the_next_process_goes_on_with_the_counts(tmp_path: Path) -> None:
     assert values["companion_audits_dropped_total", ()] == 2
     second, metrics = Sheet(tmp_path, 1), counted(0.002, 4)
     second.copy(metrics.registry)
-    metrics.audits_dropped.inc()
+    metrics.audits.dropped.inc()
     second.copy(metrics.registry)
     second.close()
     values = shown(Metrics(), tmp_path)

@@ -5,7 +5,7 @@ passes. Every adapter runs the suites in `tests/contracts/`.
 """
 
 from companion.core.ports.account_changes import AccountChange, AccountChanges
-from companion.core.ports.audits import Audits
+from companion.core.ports.audits import Audits, ChainState
 from companion.core.ports.changes import Checkpoints, Inbox, Item, Received, Source, Taken
 from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watcher
 from companion.core.ports.documents import Batch, Documents, Removed, Replaced, Replacement, Selection
@@ -22,6 +22,7 @@ __all__ = [
     "Accounts",
     "Audits",
     "Batch",
+    "ChainState",
     "Checkpoints",
     "Compared",
     "Copy",

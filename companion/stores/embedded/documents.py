@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from companion.core.errors import Fenced, Invalid
@@ -28,6 +28,8 @@ class _Table:
     columns: tuple[str, ...]
     times: Mapping[str, float]
     only: str = "1"
+    later: Mapping[str, str | int] = field(default_factory=dict)
+    """Columns that lines of earlier releases lack, with what stands there then."""
 
     @property
     def line(self) -> str:
@@ -49,6 +51,13 @@ _AUDITS: Final = (
     "topic",
     "rule",
     "detail",
+    "source",
+    "chain",
+    "number",
+    "salt",
+    "marks",
+    "previous",
+    "hash",
 )
 _LETTERS: Final = (
     "position",
@@ -65,7 +74,7 @@ _LETTERS: Final = (
 )
 
 TABLES: Final[Mapping[str, _Table]] = {
-    "mqtt_audits": _Table("audits", "id", _AUDITS, {"at": 1}),
+    "mqtt_audits": _Table("audits", "id", _AUDITS, {"at": 1}, later=dict.fromkeys(_AUDITS[12:], "") | {"number": 0}),
     "mqtt_dead_letters": _Table("inbox", "position", _LETTERS, {"at": 1, "taken_at": 1}, "dead IS NOT NULL"),
 }
 
@@ -274,7 +283,7 @@ def _key(table: _Table, line: bytes) -> int:
 
 def _row(table: _Table, line: bytes) -> tuple[Any, ...]:
     try:
-        document = json.loads(line)
+        document = {**table.later, **json.loads(line)}
         return tuple(document[column] for column in table.columns)
     except (ValueError, TypeError, KeyError):
         raise Invalid("line", line[:80], f"a JSON object with {', '.join(table.columns)}") from None

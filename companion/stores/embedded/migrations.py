@@ -124,6 +124,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             number INTEGER PRIMARY KEY AUTOINCREMENT, username TEXT NOT NULL, cause TEXT NOT NULL, at INTEGER NOT NULL)
             STRICT""",
     ),
+    (
+        # Records from before are in no chain.
+        *(
+            f"ALTER TABLE audits ADD COLUMN {name} TEXT NOT NULL DEFAULT ''"
+            for name in ("source", "chain", "salt", "marks", "previous", "hash")
+        ),
+        "ALTER TABLE audits ADD COLUMN number INTEGER NOT NULL DEFAULT 0",
+        "CREATE UNIQUE INDEX audits_of_chain ON audits (chain, number) WHERE chain != ''",
+        """CREATE TABLE audit_seals (
+            number INTEGER PRIMARY KEY, at INTEGER NOT NULL, run TEXT NOT NULL, previous TEXT NOT NULL, root TEXT NOT NULL,
+            segments TEXT NOT NULL) STRICT""",
+    ),
 )
 
 

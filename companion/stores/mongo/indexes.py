@@ -57,6 +57,7 @@ OWN: Final = (
     Index(revocations.COLLECTION, (("waiting", 1), ("due_at", 1)), "finds what is left to do about revocations"),
     Index(revocations.COLLECTION, (("at", -1),), "finds the newest revocations"),
     Index(audits.COLLECTION, (("at", 1),), "finds the records that housekeeping removes"),
+    Index(audits.COLLECTION, (("chain", 1), ("number", 1)), "finds the entries of a chain"),
     Index(runs.COLLECTION, (("state", 1), ("priority", -1), ("due_at", 1)), "finds the runs that are to be begun"),
     Index(runs.COLLECTION, (("job", 1), ("requested_at", -1)), "finds the runs of a job"),
     Index(runs.COLLECTION, (("requested_at", -1),), "finds the newest runs"),
