@@ -274,6 +274,9 @@ class AuditMetrics:
         self.spooled = Gauge(
             "companion_audits_spooled", "Audit records on the disk because the store is away.", registry=registry
         )
+        self.problems = Gauge(
+            "companion_audit_problems", "What the last run of the auditor here found to be wrong.", registry=registry
+        )
 
 
 class StatsMetrics:

@@ -17,6 +17,7 @@ from companion.core.errors import Invalid
 from companion.job_settings import JobSettings
 from companion.settings import Settings
 from maintenance.anonymizer import Anonymizer
+from maintenance.auditor import Auditor
 from maintenance.cleaner import Cleaner
 from maintenance.housekeeping import Housekeeping
 from maintenance.job import Factory, Job
@@ -24,7 +25,7 @@ from maintenance.mirror_reconcile import MirrorReconcile
 from maintenance.sessions_reconcile import SessionsReconcile
 
 GROUP: Final = "companion.jobs"
-OURS: Final[tuple[Factory, ...]] = (Anonymizer, Cleaner, Housekeeping, MirrorReconcile, SessionsReconcile)
+OURS: Final[tuple[Factory, ...]] = (Anonymizer, Auditor, Cleaner, Housekeeping, MirrorReconcile, SessionsReconcile)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ALL: Final = "*"

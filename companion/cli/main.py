@@ -9,7 +9,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from companion.background import run
-from companion.cli import accounts, archive, change, config, explain, jobs, revoke, rules, stats, stores
+from companion.cli import accounts, archive, audit, change, config, explain, jobs, revoke, rules, stats, stores
 from companion.cli.context import settings, use_config
 from companion.core.errors import CompanionError, shown
 from companion.settings import Role
@@ -35,6 +35,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(archive.app, name="archive")
 app.add_typer(stats.app, name="stats")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(audit.app, name="audit")
 app.command("change")(change.change)
 app.command("explain")(explain.explain)
 app.command("config")(config.config)

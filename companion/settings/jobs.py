@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
@@ -69,6 +70,10 @@ class JobsSettings(Group):
         for name in value:
             check_name(name)
         return value
+
+    audit_roots: Path | None = Field(
+        None, description="File for the roots of the audit's seals; data_dir/audit-roots.jsonl where none is named"
+    )
 
     @field_validator("cleaner_policies")
     @classmethod

@@ -150,7 +150,7 @@ async def test_stopping_one(shell: Shell) -> None:
         (
             ("jobs", "run", "nobody"),
             1,
-            "job: 'nobody' is not allowed; one of acme-report, anonymizer, cleaner, housekeeping, mirror-reconcile",
+            "job: 'nobody' is not allowed; one of acme-report, anonymizer, auditor, cleaner, housekeeping, mirror-reconcile",
         ),
         (("jobs", "run", "acme-report", "--set", "lines"), 1, "--set: 'lines' is not allowed; NAME=VALUE"),
         (("jobs", "run", "acme-report", "--set", "speed=1"), 1, "the parameters: lines, pause"),
@@ -170,7 +170,7 @@ async def test_mistakes(environ: dict[str, str], arguments: tuple[str, ...], cod
         (
             "COMPANION_JOBS_SERVE",
             "sweeper",
-            "jobs_serve: 'sweeper' is not allowed; * or names of jobs: acme-report, anonymizer, cleaner, housekeeping, mirror",
+            "jobs_serve: 'sweeper' is not allowed; * or names of jobs: acme-report, anonymizer, auditor, cleaner, housekeeping",
         ),
         ("COMPANION_JOBS_SCHEDULES", '{"x": {}}', "jobs_schedules: 'x' is not allowed; names of jobs"),
         ("COMPANION_JOBS_SCHEDULES", '{"housekeeping": {"cron": "x x x x x"}}', "jobs_schedules.housekeeping.cron"),
