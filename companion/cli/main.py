@@ -9,7 +9,20 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from companion.background import run
-from companion.cli import accounts, archive, audit, change, config, explain, jobs, revoke, rules, stats, stores
+from companion.cli import (
+    accounts,
+    archive,
+    audit,
+    change,
+    config,
+    explain,
+    jobs,
+    refused,
+    revoke,
+    rules,
+    stats,
+    stores,
+)
 from companion.cli.context import settings, use_config
 from companion.core.errors import CompanionError, shown
 from companion.settings import Role
@@ -39,6 +52,7 @@ app.add_typer(audit.app, name="audit")
 app.command("change")(change.change)
 app.command("explain")(explain.explain)
 app.command("config")(config.config)
+app.command("refused")(refused.refused)
 
 
 @app.callback()
