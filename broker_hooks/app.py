@@ -18,6 +18,8 @@ from aiohttp import hdrs, web
 from broker_hooks import wire, wire_v4
 from broker_hooks.answers import HEADERS, Answers
 from broker_hooks.deadline import within
+from broker_hooks.events import PATH as EVENTS_PATH
+from broker_hooks.events import EventsHandler
 from broker_hooks.recorder import Recorder
 from companion.core.errors import CompanionError, Permanent, Transient
 from companion.core.model import Access, Connect, Decision, Deny, Reason
@@ -51,7 +53,10 @@ class _TooLarge(CompanionError):
 
 
 class HooksHandler:
-    """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`, below `/v4/` in EMQX 4.4's way."""
+    """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`, below `/v4/` in EMQX 4.4's way.
+
+    `events` answers on a path of its own.
+    """
 
     def __init__(
         self,
@@ -64,8 +69,10 @@ class HooksHandler:
         max_body: int,
         deadline: float,
         complete: Callable[[Connect, Decision], Awaitable[Decision]] | None = None,
+        events: EventsHandler | None = None,
     ) -> None:
         self._keyring = keyring
+        self._events = events
         self._recorder = recorder
         self._seconds = metrics.seconds_of
         self._unauthorized = metrics.unauthorized.labels("hooks").inc
@@ -83,6 +90,8 @@ class HooksHandler:
         started = time.perf_counter()
         # As it was sent, it is mostly one of ours; only another one is worth decoding.
         way = _PATHS.get(request.raw_path) or _PATHS.get(request.path)
+        if way is None and self._events is not None and request.path == EVENTS_PATH:
+            return await self._events.answer(request)
         if way is None or request.method not in _METHODS:
             return await self._refuse_endpoint(request, "auth" if way is None else way.hook)
         hook, in_v4 = way

@@ -140,6 +140,11 @@ class Directory:
                 self._accounts.put(username, _NOBODY, epoch)
         return None if account is _NOBODY else account
 
+    async def principal(self, username: str) -> str:
+        """Return whom the user name of a connected client stands for; without an account, itself, as with a platform's tokens."""
+        account = await self.principal_account(username) if username else None
+        return username if account is None else account.principal
+
     async def _load_account(self, username: str) -> Account:
         epoch = self._accounts.epoch
         account = await self._store.accounts.get(username)

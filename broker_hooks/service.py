@@ -13,6 +13,7 @@ from broker_hooks.app import HooksHandler
 from broker_hooks.audit import AuditTrail
 from broker_hooks.authenticate import CredentialKind, authenticate
 from broker_hooks.directory import Directory
+from broker_hooks.events import EventIntake, EventsHandler
 from broker_hooks.explaining import note_lookups
 from broker_hooks.guard import Guard
 from broker_hooks.one_hop import OneHop, acl_compiler
@@ -119,6 +120,7 @@ async def running_hooks(
             # Asked last: who is revoked while a password is checked is refused too, and nobody learns of it without one.
             return await revoked.judge(connect, await authenticate(chosen, connect))
 
+        intake = EventIntake(store.presence, directory.principal, trail.record)
         handler = HooksHandler(
             keyring=Keyring(keys),
             recorder=Recorder(metrics, trail, settings.log_decisions, settings.log_sample),
@@ -128,8 +130,9 @@ async def running_hooks(
             max_body=settings.hooks_max_body,
             deadline=settings.hooks_deadline,
             complete=one_hop.complete if settings.hooks_acl else None,
+            events=EventsHandler(intake, metrics, max_body=settings.hooks_max_body, deadline=settings.hooks_deadline),
         )
-        await stack.enter_async_context(background(directory.follow(), revoked.run(), trail.run()))
+        await stack.enter_async_context(background(directory.follow(), revoked.run(), trail.run(), intake.run()))
         # A query may be as long as a body: with `method = get` it is the body.
         server = web.Server(
             handler,

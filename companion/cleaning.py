@@ -99,7 +99,10 @@ PLATFORM: Final[dict[str, Policy]] = {
     "metrics": Policy(collection="thing.metrics", days=5 * _YEAR),
     "sessions": Policy(collection="identity.sessions", time="expiration", days=90, archive=False, most=100),
     "tokens": Policy(collection="auth.apts", time="expires_at", days=90, archive=False, most=100),
+    "presence": Policy(
+        collection="mqtt_presence", time="changed_at", days=90, query={"online": False}, archive=False, most=100
+    ),
     # Each of them may be as large as a document can be.
     "dead-letters": Policy(collection="mqtt_dead_letters", time="at", days=_YEAR, batch=100, most=100),
 }
-"""The ages of the platform; with the embedded store only the last, for the others have no collection there."""
+"""The ages of the platform; with the embedded store only the last two, for the others have no collection there."""

@@ -112,7 +112,7 @@ class Metrics:
             ["cache"],
             registry=registry,
         )
-        self.audits = AuditMetrics(registry)
+        self.audits, self.events = AuditMetrics(registry), EventMetrics(registry)
 
         # Publisher. "dead" changes are kept in the inbox with their reason.
         self.changes_taken = Counter(
@@ -279,10 +279,25 @@ class AuditMetrics:
         )
 
 
+class EventMetrics:
+    """Those of the broker's events."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.outcomes = Counter(
+            "companion_broker_events",
+            "What the broker told of its clients: events, and requests that were malformed or could not be taken.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("new", "known", "ignored", "malformed", "not_taken"):
+            self.outcomes.labels(outcome)
+
+
 class StatsMetrics:
     """Those of the observer.
 
-    Its readers are `inbox`, `facts` (what was taken into the inbox in Redis), `stream`, `audits` and `broker`.
+    Its readers are `inbox`, `facts` (what was taken into the inbox in Redis), `stream`, `audits`, `events` (of the
+    broker) and `broker` (its own numbers).
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

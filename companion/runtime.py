@@ -14,6 +14,7 @@ import structlog
 from broker_hooks.explain_api import ExplainApi
 from broker_hooks.explaining import Explainer, note_lookups
 from broker_hooks.one_hop import acl_compiler
+from broker_hooks.presence_api import PresenceApi
 from broker_hooks.service import running_hooks
 from companion.core.errors import Invalid
 from companion.core.ports import Store
@@ -113,6 +114,9 @@ async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIter
         ReloadApi(reloading, Keyring(ops_keys(settings)), metrics).add_routes(app)
         if explainer is not None:
             ExplainApi(explainer, Keyring(ops_keys(settings)), metrics).add_routes(app)
+        if role in (Role.HOOKS, Role.ALL):
+            presence_api = PresenceApi(presence=store.presence, keyring=Keyring(ops_keys(settings)), metrics=metrics)
+            presence_api.add_routes(app)
         if changes is not None:
             changes.add_routes(app)
         if jobs_api is not None:

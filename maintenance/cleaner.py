@@ -36,7 +36,7 @@ _DAY: Final = 86_400
 _FEW: Final = 1000
 """Of a collection as small as this, everything may go at once."""
 
-_EMBEDDED: Final = ("dead-letters",)
+_EMBEDDED: Final = ("dead-letters", "presence")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from companion.core.runs import Progress
+from companion.core.stats import Counting
 from companion.job_settings import JobSettings
 from maintenance.job import Work
 
@@ -16,19 +17,19 @@ _ALL: Final = 2**31 - 1
 _DAY: Final = 86_400
 _PUBLISHER: Final = "publisher"
 _INBOX: Final = "inbox"
-"""The observer's reader of an inbox that keeps what is published."""
+"""The observer's reader of an inbox that keeps what is published: where there is one, positions are numbers."""
+
+_EVENTS: Final = "events"
 
 Remove = Callable[[int, bool], Awaitable[int]]
 """Removes up to so many, or only counts them, and tells how many."""
 
 
 class Housekeeping:
-    """Removes acknowledged changes, audit records, sessions, revocations and records of runs when their time has come."""
+    """Removes acknowledged changes, records of audits, events, sessions, revocations and runs when their time has come."""
 
     name = "housekeeping"
-    purpose = (
-        "removes published changes, audit records, expired sessions, old runs and revocations when their time is over"
-    )
+    purpose = "removes published changes, audit records, events, expired sessions, old runs and revocations when their time is over"
     parameters: Mapping[str, str] = MappingProxyType({})
     schedule = JobSettings(every=300, jitter=30)
     lease_seconds = 30.0
@@ -64,6 +65,18 @@ async def _published_and_counted(work: Work) -> int:
     return min(published, int((await work.store.statistics.positions()).get(_INBOX, "0")))
 
 
+async def _counted_events(work: Work) -> int | None:
+    """Return the number up to which events are counted; None where nobody counts them by their numbers."""
+    counting = work.settings.counting()
+    if not work.settings.observer or not counting.events:
+        return None
+    return int((await work.store.statistics.positions()).get(_EVENTS, "0")) if _numbered(work, counting) else None
+
+
+def _numbered(work: Work, counting: Counting) -> bool:
+    return _INBOX in {source.name for source in work.store.observed(counting)}
+
+
 async def _removals(work: Work) -> Sequence[tuple[str, Remove]]:
     settings, store, now = work.settings, work.store, work.now()
     changes_before = int((now - settings.retention_changes * _DAY) * 1000)
@@ -71,12 +84,16 @@ async def _removals(work: Work) -> Sequence[tuple[str, Remove]]:
     runs_before = int((now - settings.retention_runs * _DAY) * 1000)
     revocations_before = int((now - settings.retention_revocations * _DAY) * 1000)
     through = await _published_and_counted(work)
+    events_before = int((now - settings.retention_events * _DAY) * 1000)
+    counted = await _counted_events(work)
+    presence = store.presence
     inbox, audits, sessions, runs = store.inbox, store.audits, store.sessions, store.runs
     newest, kept = settings.retention_audits_count, settings.retention_runs_count
     return [
         ("changes", lambda limit, dry: inbox.prune(through=through, before=changes_before, limit=limit, dry=dry)),
         ("audits", lambda limit, dry: audits.prune(audits_before, limit, dry=dry)),
         ("audits", lambda limit, dry: audits.trim(newest, limit, dry=dry)),
+        ("events", lambda limit, dry: presence.prune(events_before, counted, limit, dry=dry)),
         ("sessions", lambda limit, dry: sessions.prune(int(now), limit, dry=dry)),
         ("revocations", lambda limit, dry: store.revocations.prune(revocations_before, limit, dry=dry)),
         ("runs", lambda limit, dry: runs.prune(keep=kept, before=runs_before, limit=limit, dry=dry)),

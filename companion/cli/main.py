@@ -17,6 +17,7 @@ from companion.cli import (
     config,
     explain,
     jobs,
+    presence,
     refused,
     revoke,
     rules,
@@ -52,6 +53,7 @@ app.add_typer(audit.app, name="audit")
 app.command("change")(change.change)
 app.command("explain")(explain.explain)
 app.command("config")(config.config)
+app.command("presence")(presence.presence)
 app.command("refused")(refused.refused)
 
 

@@ -149,9 +149,18 @@ def key_of(kind: Kind, change: Change, name: str = "") -> str:
 class Counting:
     """The rules, ready to count."""
 
-    def __init__(self, whom: Iterable[Whom] = (), measures: Iterable[Measure] = (), *, decisions: bool = False) -> None:
+    def __init__(
+        self,
+        whom: Iterable[Whom] = (),
+        measures: Iterable[Measure] = (),
+        *,
+        decisions: bool = False,
+        events: bool = False,
+    ) -> None:
         self.decisions = decisions
         """Whether decisions are counted too (`companion.core.stats_decisions`)."""
+        self.events = events
+        """Whether the broker's events are counted too (`companion.core.stats_events`)."""
         self._whom = frozenset(whom)
         self._measures: dict[tuple[str, str], list[Measure]] = {}
         for measure in measures:

@@ -23,6 +23,9 @@ class JobsSettings(Group):
     retention_audits_count: Annotated[int, Field(ge=1000)] = Field(
         1_000_000, description="Most audit records that are kept"
     )
+    retention_events: Days = Field(
+        1, description="Days that the broker's events are kept, so that what comes again is known"
+    )
     retention_runs: Days = Field(90, description="Days that records of runs are kept")
     retention_runs_count: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         200, description="Newest runs of each job that are kept whatever their age"

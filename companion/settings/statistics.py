@@ -37,6 +37,10 @@ class StatisticsSettings(Group):
     stats_decisions: bool = Field(
         default=True, description="Count the decisions of the hooks too, by their audit records: logins and refusals"
     )
+    stats_events: bool = Field(
+        default=True,
+        description="Count what the broker tells of its clients: connects, disconnects by reason, messages",
+    )
     stats_timezone: str = Field("UTC", description="Time zone of the hours, days and months of statistics")
     stats_timezones: Annotated[dict[str, str], BeforeValidator(named)] = Field(
         default_factory=dict, description="Time zones of single owners, by their ids (a table)"
@@ -87,7 +91,7 @@ class StatisticsSettings(Group):
     def counting(self) -> Counting:
         """Return what is counted of a change."""
         measures = (one.measure() for one in self.stats_measures)
-        return Counting(self.stats_whom, measures, decisions=self.stats_decisions)
+        return Counting(self.stats_whom, measures, decisions=self.stats_decisions, events=self.stats_events)
 
     def zones(self) -> Zones:
         """Return whose statistics follow which clock."""

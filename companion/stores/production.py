@@ -32,7 +32,8 @@ from companion.stores.mongo.gathering import GatheredAccounts, GatheredRules
 from companion.stores.mongo.hot import hot_collections
 from companion.stores.mongo.meaning import Meanings
 from companion.stores.mongo.notices import MongoNotices
-from companion.stores.mongo.observed import decisions, entities
+from companion.stores.mongo.observed import broker_events, decisions, entities
+from companion.stores.mongo.presence import MongoPresence
 from companion.stores.mongo.revocations import MongoRevocations
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
@@ -84,6 +85,7 @@ class ProductionStore:
         self.revocations = AnnouncingRevocations(MongoRevocations(mongo_client), self.notices)
         self.account_changes = MongoAccountChanges(mongo_client, settings.mongo_accounts)
         self.audits = MongoAudits(mongo_client)
+        self.presence = MongoPresence(mongo_client)
         self.runs = MongoRuns(mongo_client)
         self.documents = MongoDocuments(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
@@ -124,7 +126,7 @@ class ProductionStore:
             yield cls(mongo_client, redis_client, settings)
 
     def observed(self, counting: Counting) -> Sequence[Observed]:
-        """Return what is counted: what was taken into the inbox, what is watched, and the audit records where decisions are."""
+        """Return what is counted: what was taken into the inbox, what is watched, the audit records and the broker's events."""
         watched = observed_scope(
             self._settings.changes_watch, self._mongo.database.name, self._settings.stats_collection
         )
@@ -133,6 +135,8 @@ class ProductionStore:
             found.append(entities(self._mongo, watched, counting))
         if counting.decisions:
             found.append(decisions(self._mongo))
+        if counting.events:
+            found.append(broker_events(self._mongo))
         return found
 
     def tell_lookups(self, told: Callable[[Lookup], None]) -> None:

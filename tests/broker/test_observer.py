@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.model import Change, ChangeOp
 from companion.settings import Role
 from tests.support.eventually import eventually
@@ -139,6 +140,46 @@ async def test_decisions(tmp_path: Path) -> None:
         }
         assert (await found("alice"))["DENY_AUTH"] == 1
         assert await found("mallory") == {}
+
+
+async def test_events(tmp_path: Path) -> None:
+    """What the broker tells is counted by what it is and why, for the broker and for who was let in, each event once."""
+    at = int(dt.datetime(2026, 1, 31, 13, tzinfo=dt.UTC).timestamp() * 1000)
+
+    def event(number: int, kind: EventKind, reason: str = "") -> BrokerEvent:
+        return BrokerEvent(f"{number}", kind, at, "c1", "alice", "p1", reason=reason, connected_at=at)
+
+    told = [
+        event(1, EventKind.CONNECTED),
+        event(2, EventKind.DISCONNECTED, "keepalive_timeout"),
+        event(3, EventKind.DISCONNECTED, "something new"),
+        event(4, EventKind.CONNACK, "banned"),
+        event(5, EventKind.CONNACK, "success"),
+        event(6, EventKind.PUBLISHED),
+        event(7, EventKind.PUBLISHED),
+        event(8, EventKind.DROPPED, "no_subscribers"),
+        event(9, EventKind.AUTHORIZED, "allow"),
+        event(10, EventKind.AUTHENTICATED, "success"),
+        event(11, EventKind.SUBSCRIBED),
+    ]
+    async with serving(tmp_path, Role.MAINTENANCE, observer=True) as service:
+        await service.store.presence.take(told[:6])
+        await service.store.presence.take(told)
+        own = {
+            "CONNECT_CLIENTS": 1,
+            "DISCONNECT_CLIENTS": 2,
+            "DISCONNECT_CLIENTS_KEEPALIVE_TIMEOUT": 1,
+            "DISCONNECT_CLIENTS_OTHER": 1,
+            "PUBLISH_MESSAGES": 2,
+            "DROP_MESSAGES": 1,
+            "DROP_MESSAGES_NO_SUBSCRIBERS": 1,
+            "SUBSCRIBE_TOPICS": 1,
+        }
+        refused = {"REFUSE_CLIENTS": 1, "REFUSE_CLIENTS_BANNED": 1}
+        keyed = {(f"MQTT_COUNT__{name}", ""): count for name, count in (own | refused).items()}
+        await counted(service, keyed, "broker")
+        await counted(service, {key: keyed[key] for key in keyed if "REFUSE" not in key[0]}, "p1")
+        assert await service.metric("companion_stats_changes_total", reader="events") == 8
 
 
 async def test_two_replicas(tmp_path: Path) -> None:

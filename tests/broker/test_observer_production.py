@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
+from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.errors import CompanionError
 from companion.core.model import Change, ChangeOp
 from companion.core.stats import Calendar
@@ -83,12 +84,12 @@ async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
         yield Stores(mongo, redis)
 
 
-async def observing(service: Service) -> None:
+async def observing(service: Service, reader: str = "@stream") -> None:
     """Wait until its place in the change stream is kept: from there on all is counted."""
     client = service.store._redis  # type: ignore[attr-defined]
 
     async def kept() -> bool:
-        return bool(await client.redis.hexists(client.keys.stats, "@stream"))
+        return bool(await client.redis.hexists(client.keys.stats, reader))
 
     await eventually(kept, SECONDS, "it observes")
 
@@ -115,7 +116,7 @@ async def test_both_sources_through_every_outage(tmp_path: Path, stores: Stores)
         await stores.happen(service)
         await stores.counted(service)
         lost = {labels["reader"]: value for labels, value in await service.samples("companion_stats_lost_total")}
-        assert lost == {"facts": 0, "stream": 0, "audits": 0}
+        assert lost == {"facts": 0, "stream": 0, "audits": 0, "events": 0}
 
     database, _, collection = stores.settings["stats_collection"].partition(".")
     async with AsyncMongoClient[dict[str, Any]](stores.mongo.url) as client:
@@ -132,3 +133,43 @@ async def test_both_sources_through_every_outage(tmp_path: Path, stores: Stores)
         [stores.number] + [0] * 11,
     ]
     assert "flag" not in daily
+
+
+async def test_events_of_the_broker(tmp_path: Path, stores: Stores) -> None:
+    """What the broker told is counted once, though it tells some twice and MongoDB dies in between."""
+    events = [
+        BrokerEvent(f"{number}", EventKind.CONNECTED, AT, f"c{number}", "alice", "alice", connected_at=AT)
+        for number in range(6)
+    ]
+
+    async def taken(service: Service, some: Sequence[BrokerEvent]) -> None:
+        async def done() -> bool:
+            with contextlib.suppress(CompanionError):
+                await service.store.presence.take(some)
+                return True
+            return False
+
+        for _ in range(2):
+            await eventually(done, SECONDS, "events are taken")
+
+    async def counted(service: Service, wanted: int) -> None:
+        async def total() -> int:
+            with contextlib.suppress(CompanionError):
+                stats = await service.store.statistics.read("broker", Calendar.YEARLY, FIRST, LAST)
+                return sum(sum(stat.values) for stat in stats if stat.bucket.key == "MQTT_COUNT__CONNECT_CLIENTS")
+            return 0
+
+        async def there() -> bool:
+            return await total() >= wanted
+
+        await eventually(there, SECONDS, "events are counted")
+        assert await total() == wanted
+
+    async with serving(tmp_path, Role.MAINTENANCE, **stores.settings) as service:
+        await observing(service, "@events")
+        await taken(service, events[:4])
+        await counted(service, 4)
+        stores.mongo.kill()
+        stores.mongo.start()
+        await taken(service, events)
+        await counted(service, 6)

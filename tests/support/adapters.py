@@ -30,6 +30,7 @@ EVERY_PORT: Final = frozenset(
         "account_changes",
         "runs",
         "documents",
+        "presence",
         "statistics",
     }
 )

@@ -28,6 +28,7 @@ from companion.stores.mongo.accounts import MongoAccounts
 from companion.stores.mongo.audits import MongoAudits
 from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.documents import MongoDocuments
+from companion.stores.mongo.presence import MongoPresence
 from companion.stores.mongo.revocations import MongoRevocations
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
@@ -194,9 +195,10 @@ class MongoPorts:
     runs: MongoRuns
     documents: MongoDocuments
     revocations: MongoRevocations
+    presence: MongoPresence
 
 
-PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs", "revocations"})
+PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs", "revocations", "presence"})
 
 
 @contextlib.asynccontextmanager
@@ -214,6 +216,7 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
             MongoRuns(client),
             MongoDocuments(client),
             MongoRevocations(client),
+            MongoPresence(client),
         )
 
 

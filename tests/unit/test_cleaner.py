@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from companion.cleaning import Policy
+from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.errors import CompanionError, Invalid, Permanent
 from companion.core.model import Audit
 from companion.core.ports import Lease
@@ -214,7 +215,7 @@ async def test_one_policy_of_several(house: House) -> None:
         "zero": {"collection": "mqtt_audits", "days": 0},
     }
     settings = make_settings(house.folder, cleaner_policies=policies)
-    assert list(policies_of(settings)) == ["dead-letters", "audits", "bad"]
+    assert list(policies_of(settings)) == ["dead-letters", "presence", "audits", "bad"]
     term = Term(house.lease, 3600, time.monotonic(), time.monotonic)
 
     async def run(**parameters: Any) -> None:
@@ -222,7 +223,7 @@ async def test_one_policy_of_several(house: House) -> None:
         async for _ in Cleaner().batches(Work(run, term, settings, house.store, now=lambda: NOW)):
             pass
 
-    with pytest.raises(Invalid, match="audits, bad, dead-letters"):
+    with pytest.raises(Invalid, match="audits, bad, dead-letters, presence"):
         await run(policy="nobody")
     await run(policy="audits")
     assert len(await house.left()) == 70
@@ -232,7 +233,9 @@ def test_what_is_kept_where(tmp_path: Path) -> None:
     """With MongoDB somebody has to say where archives are kept; the platform's ages are those of its collections."""
     urls = {"mongo_url": "mongodb://h", "redis_url": "redis://h"}
     production = Settings.model_validate({"store": "production", **urls})
-    assert {"sagas", "logs", "stats", "metrics", "sessions", "tokens", "dead-letters"} == set(policies_of(production))
+    assert {"sagas", "logs", "stats", "metrics", "sessions", "tokens", "dead-letters", "presence"} == set(
+        policies_of(production)
+    )
     for settings, root in (
         (make_settings(tmp_path), tmp_path / "archive"),
         (make_settings(tmp_path, cleaner_archive=tmp_path / "x"), tmp_path / "x"),
@@ -260,3 +263,23 @@ async def test_policies_that_the_store_cannot_follow(house: House, policy: dict[
         async for _ in Cleaner().batches(work):
             pass
     assert len(await house.left()) == 100
+
+
+async def test_presence_of_long_gone_clients(house: House) -> None:
+    """Without being asked to, it removes who disconnected long ago, and keeps who is there and who has just gone."""
+    long_ago, lately = int((NOW - 91 * DAY) * 1000), int((NOW - DAY) * 1000)
+
+    def events(client_id: str, began: int, *, ended: bool) -> list[BrokerEvent]:
+        ends = {"connected_at": began, "disconnected_at": began + 1, "reason": "normal"}
+        known = [BrokerEvent(f"c{client_id}", EventKind.CONNECTED, began, client_id, connected_at=began)]
+        gone = [BrokerEvent(f"d{client_id}", EventKind.DISCONNECTED, began, client_id, **ends)]  # type: ignore[arg-type]
+        return known + gone if ended else known
+
+    await house.store.presence.take(
+        events("gone", long_ago, ended=True)
+        + events("there", long_ago, ended=False)
+        + events("late", lately, ended=True)
+    )
+    run = Run("r", "cleaner", Trigger.PERSON, 0, 0, {"policy": "presence"})
+    await house.live({"days": 36_500}, run)
+    assert [one.client_id for one in await house.store.presence.list()] == ["late", "there"]

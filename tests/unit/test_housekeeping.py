@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.model import Audit, Change, ChangeOp, Session
 from companion.core.ports import Lease
 from companion.core.revocations import Target, revocation_of
@@ -20,7 +21,7 @@ DAY = 86_400
 
 
 async def test_only_what_is_due_goes(tmp_path: Path) -> None:
-    """Old acknowledged changes, audits, sessions, runs and revocations go; what is not done or stands stays. Dry, all stays."""
+    """Old acknowledged changes, audits, events, sessions, runs, revocations go; what is not done stays. Dry, all stays."""
     now = time.time()
     settings = make_settings(
         tmp_path,
@@ -37,6 +38,7 @@ async def test_only_what_is_due_goes(tmp_path: Path) -> None:
         await store.checkpoints.save("publisher", "3", 1)
         await store.audits.append([Audit(int(1000 * (now + n)), "auth", "deny", "no_rule") for n in range(3)])
         await store.sessions.put(Session("u", "s:1", "u", "s", int(now) + 10))
+        await store.presence.take([BrokerEvent("e", EventKind.SUBSCRIBED, 0, "c1")])
         for number in range(3):
             await store.runs.add(Run(f"{number}", "x", Trigger.PERSON, number, 0, state=RunState.DONE, ended_at=number))
         stands = revocation_of(Target.ACCOUNT, "alice", now)
@@ -49,14 +51,34 @@ async def test_only_what_is_due_goes(tmp_path: Path) -> None:
             work = Work(run, term, settings, store, now=lambda: now + 2 * DAY)
             return [progress async for progress in Housekeeping().batches(work)][-1]
 
-        due = {"changes": 2, "audits": 3, "sessions": 1, "revocations": 1, "runs": 2}
+        due = {"changes": 2, "audits": 3, "events": 1, "sessions": 1, "revocations": 1, "runs": 2}
         for _ in range(2):
-            assert await last(dry=True) == Progress(9, 9, due)
-        assert await last(dry=False) == Progress(9, 9, due)
+            assert await last(dry=True) == Progress(10, 10, due)
+        assert await last(dry=False) == Progress(10, 10, due)
         assert [item.position for item in await store.inbox.read(0, 10)] == [4]
         assert [item.position for item, _ in await store.inbox.dead()] == [2]
         assert await store.revocations.list() == [stands]
         assert (await last(dry=False)).done == 0
+
+
+async def test_events(tmp_path: Path) -> None:
+    """Events of the broker go when they are old, and, where they are counted, not before that."""
+    now = time.time()
+    async with EmbeddedStore.open(tmp_path) as store:
+        await store.presence.take([BrokerEvent(f"{n}", EventKind.PUBLISHED, 0, "c1") for n in range(4)])
+
+        async def removed(*, observer: bool) -> int:
+            settings = make_settings(tmp_path, retention_events=1, observer=observer)
+            term = Term(Lease("x", "me", 1), 60, 0, lambda: 0.0)
+            run = Run("run", "housekeeping", Trigger.PERSON, 0, 0)
+            work = Work(run, term, settings, store, now=lambda: now + 2 * DAY)
+            return [progress.counts.get("events", 0) async for progress in Housekeeping().batches(work)][-1]
+
+        assert await removed(observer=True) == 0
+        await store.statistics.claim(1)
+        await store.statistics.apply(1, 1, "events", "3", {})
+        assert await removed(observer=True) == 3
+        assert await removed(observer=False) == 1
 
 
 async def test_what_is_not_counted_stays(tmp_path: Path) -> None:

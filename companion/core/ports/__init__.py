@@ -11,6 +11,7 @@ from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watche
 from companion.core.ports.documents import Batch, Documents, Removed, Replaced, Replacement, Selection
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
 from companion.core.ports.leases import Held, Lease, Leases
+from companion.core.ports.presence import Presence
 from companion.core.ports.revocations import Revocations, Waiting
 from companion.core.ports.runs import Runs
 from companion.core.ports.statistics import Observed, Seen, Statistics
@@ -37,6 +38,7 @@ __all__ = [
     "Notices",
     "Observed",
     "Onlooker",
+    "Presence",
     "Received",
     "Removed",
     "Replaced",

@@ -13,6 +13,7 @@ from companion.core.ports.copies import Mirror, Watcher
 from companion.core.ports.documents import Documents
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
 from companion.core.ports.leases import Leases
+from companion.core.ports.presence import Presence
 from companion.core.ports.revocations import Revocations
 from companion.core.ports.runs import Runs
 from companion.core.ports.statistics import Observed, Statistics
@@ -100,6 +101,11 @@ class Store(Protocol):
     @property
     def audits(self) -> Audits:
         """Decisions worth keeping."""
+        ...
+
+    @property
+    def presence(self) -> Presence:
+        """Who is connected, by the broker's events."""
         ...
 
     @property

@@ -73,9 +73,33 @@ _LETTERS: Final = (
     "dead",
 )
 
+_PRESENCE: Final = (
+    "id",
+    "client_id",
+    "username",
+    "principal",
+    "connected_at",
+    "peer",
+    "node",
+    "protocol",
+    "keepalive",
+    "clean_start",
+    "seen",
+    "ended_at",
+    "ended_for",
+    "gone_at",
+    "gone_for",
+    "revision",
+    "told",
+    "former",
+    "online",
+    "changed_at",
+)
+
 TABLES: Final[Mapping[str, _Table]] = {
     "mqtt_audits": _Table("audits", "id", _AUDITS, {"at": 1}, later=dict.fromkeys(_AUDITS[12:], "") | {"number": 0}),
     "mqtt_dead_letters": _Table("inbox", "position", _LETTERS, {"at": 1, "taken_at": 1}, "dead IS NOT NULL"),
+    "mqtt_presence": _Table("presence", "id", _PRESENCE, {"changed_at": 1, "connected_at": 1}),
 }
 
 

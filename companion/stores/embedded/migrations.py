@@ -136,6 +136,21 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             number INTEGER PRIMARY KEY, at INTEGER NOT NULL, run TEXT NOT NULL, previous TEXT NOT NULL, root TEXT NOT NULL,
             segments TEXT NOT NULL) STRICT""",
     ),
+    (
+        # What the broker told: kept for a while, so that what comes again is known, and numbered to be counted.
+        """CREATE TABLE broker_events (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, at INTEGER NOT NULL,
+            client_id TEXT NOT NULL, username TEXT NOT NULL, principal TEXT NOT NULL, reason TEXT NOT NULL,
+            taken_at INTEGER NOT NULL) STRICT""",
+        """CREATE TABLE presence (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT NOT NULL UNIQUE, username TEXT NOT NULL,
+            principal TEXT NOT NULL, connected_at INTEGER NOT NULL, peer TEXT NOT NULL, node TEXT NOT NULL, protocol INTEGER,
+            keepalive INTEGER, clean_start INTEGER, seen INTEGER NOT NULL, ended_at INTEGER, ended_for TEXT NOT NULL,
+            gone_at INTEGER NOT NULL, gone_for TEXT NOT NULL, revision INTEGER NOT NULL, told INTEGER NOT NULL,
+            former TEXT NOT NULL, online INTEGER NOT NULL, changed_at INTEGER NOT NULL) STRICT""",
+        "CREATE INDEX presence_of_principal ON presence (principal, client_id)",
+        "CREATE INDEX presence_untold ON presence (told) WHERE told = 0",
+    ),
 )
 
 

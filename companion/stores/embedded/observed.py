@@ -1,6 +1,6 @@
-"""What is counted in SQLite: all that the inbox has taken, also what is published or dead, and the audit records.
+"""What is counted in SQLite: all that the inbox has taken, published or not, the audit records, and the broker's events.
 
-Both are numbered in the order of their commits, and no number comes twice.
+All are numbered in the order of their commits, and no number comes twice.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from typing import Final
 from companion.core.ports import Observed, Seen
 from companion.core.stats import Counting, Fact
 from companion.core.stats_decisions import fact_of
+from companion.core.stats_events import fact_of as fact_of_event
 from companion.stores.embedded.audits import recorded
 from companion.stores.embedded.database import Database
 from companion.stores.embedded.inbox import taken
+from companion.stores.embedded.presence import told_events
 
 INBOX: Final = "inbox"
 AUDITS: Final = "audits"
+EVENTS: Final = "events"
 _IDLE_SECONDS: Final = 0.5
 
-Rows = Callable[[sqlite3.Connection, int, int], Sequence[tuple[int, Fact]]]
+Rows = Callable[[sqlite3.Connection, int, int], Sequence[tuple[int, Fact | None]]]
 """Returns up to so many facts behind a number, each with its own."""
 
 
@@ -51,7 +54,7 @@ class TableObserved:
         return [Seen(str(number), fact) for number, fact in found]
 
     async def settled(self, position: str) -> None:
-        """Housekeeping removes changes and audit records when their time has come."""
+        """Housekeeping removes changes, audit records and events when their time has come."""
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -66,5 +69,12 @@ def observed(database: Database, counting: Counting) -> Sequence[Observed]:
     def decisions(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, Fact]]:
         return [(number, fact_of(audit)) for number, audit in recorded(connection, after, limit)]
 
-    inbox = TableObserved(database, INBOX, changes)
-    return [inbox, TableObserved(database, AUDITS, decisions)] if counting.decisions else [inbox]
+    def events(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, Fact | None]]:
+        return [(number, fact_of_event(event)) for number, event in told_events(connection, after, limit)]
+
+    found: list[Observed] = [TableObserved(database, INBOX, changes)]
+    if counting.decisions:
+        found.append(TableObserved(database, AUDITS, decisions))
+    if counting.events:
+        found.append(TableObserved(database, EVENTS, events))
+    return found

@@ -23,6 +23,7 @@ from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.notices import EmbeddedNotices
 from companion.stores.embedded.observed import observed
+from companion.stores.embedded.presence import EmbeddedPresence
 from companion.stores.embedded.revocations import EmbeddedRevocations
 from companion.stores.embedded.rules import EmbeddedRules
 from companion.stores.embedded.runs import EmbeddedRuns
@@ -53,6 +54,7 @@ class EmbeddedStore:
         self.checkpoints = EmbeddedCheckpoints(database)
         self.sources: Sequence[Source] = ()
         self.audits = EmbeddedAudits(database)
+        self.presence = EmbeddedPresence(database)
         self.runs = EmbeddedRuns(database)
         self.documents = EmbeddedDocuments(database)
         self.mirror: Mirror | None = None
@@ -70,7 +72,7 @@ class EmbeddedStore:
             yield cls(database, poll)
 
     def observed(self, counting: Counting) -> Sequence[Observed]:
-        """Return the inbox, to be counted, and the audit records where decisions are."""
+        """Return the inbox, to be counted, the audit records and the broker's events."""
         return observed(self._database, counting)
 
     def tell_lookups(self, told: Callable[[Lookup], None]) -> None:

@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from companion.account_sources import AccountSource, RuleSource
 from companion.core.errors import Permanent
-from companion.stores.mongo import accounts, audits, revocations, rules, runs, sessions
+from companion.stores.mongo import accounts, audits, presence, revocations, rules, runs, sessions
 from companion.stores.mongo.client import MongoClient
 from companion.stores.mongo.gathering import key_of
 from companion.stores.mongo.mapping import ID
@@ -58,6 +58,9 @@ OWN: Final = (
     Index(revocations.COLLECTION, (("at", -1),), "finds the newest revocations"),
     Index(audits.COLLECTION, (("at", 1),), "finds the records that housekeeping removes"),
     Index(audits.COLLECTION, (("chain", 1), ("number", 1)), "finds the entries of a chain"),
+    Index(presence.COLLECTION, (("principal", 1),), "finds who is connected for somebody"),
+    Index(presence.COLLECTION, (("told", 1),), "finds what the presence topic does not show yet"),
+    Index(presence.EVENTS, (("taken_at", 1),), "finds the events that housekeeping removes"),
     Index(runs.COLLECTION, (("state", 1), ("priority", -1), ("due_at", 1)), "finds the runs that are to be begun"),
     Index(runs.COLLECTION, (("job", 1), ("requested_at", -1)), "finds the runs of a job"),
     Index(runs.COLLECTION, (("requested_at", -1),), "finds the newest runs"),

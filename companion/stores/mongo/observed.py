@@ -1,4 +1,4 @@
-"""Change streams as they are counted: that of the entities, and that of the audit records.
+"""Change streams as they are counted: that of the entities, those of the audit records and the broker's events.
 
 The place is kept with the counters, not here, so that every event is counted once. When the server knows the place no more,
 counting goes on from now: what happened meanwhile cannot be told from what was counted, so it is not guessed at, but logged and
@@ -17,16 +17,19 @@ from bson import Timestamp
 from companion.core.ports import Seen
 from companion.core.stats import Counting, Fact
 from companion.core.stats_decisions import fact_of
+from companion.core.stats_events import fact_of as fact_of_event
 from companion.stores.mongo.audits import COLLECTION, audit_of
 from companion.stores.mongo.client import MongoClient
 from companion.stores.mongo.events import Event, change_of
 from companion.stores.mongo.place import Place, read_place
+from companion.stores.mongo.presence import EVENTS, event_of
 from companion.stores.mongo.stream import ChangeStream, HistoryLost, Raw, Scope, Token
 
 log = structlog.get_logger("companion.stores.mongo")
 
 NAME: Final = "stream"
 AUDITS: Final = "audits"
+BROKER_EVENTS: Final = "events"
 _QUIET_SECONDS: Final = 10.0
 """How often the place is told while nothing happens that concerns us: the history must not run out under it."""
 
@@ -125,3 +128,13 @@ def decisions(client: MongoClient) -> StreamObserved:
 
     scope = Scope(collections=frozenset({(client.database.name, COLLECTION)}))
     return StreamObserved(client, scope, fact, AUDITS)
+
+
+def broker_events(client: MongoClient) -> StreamObserved:
+    """Return the stream of the broker's events."""
+
+    def fact(event: Event) -> Fact | None:
+        return fact_of_event(event_of(event["fullDocument"])) if event["operationType"] == "insert" else None
+
+    scope = Scope(collections=frozenset({(client.database.name, EVENTS)}))
+    return StreamObserved(client, scope, fact, BROKER_EVENTS)
