@@ -291,6 +291,11 @@ class EventMetrics:
         )
         for outcome in ("new", "known", "ignored", "malformed", "not_taken"):
             self.outcomes.labels(outcome)
+        self.shown = Counter(
+            "companion_presence_shown",
+            "Messages on the presence topics that the broker acknowledged.",
+            registry=registry,
+        )
 
 
 class StatsMetrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -16,8 +17,9 @@ import structlog
 from companion.background import background
 from companion.core.errors import Invalid
 from companion.core.ports import Store
+from companion.core.presence_topics import parse as parse_presence_topic
 from companion.core.routing import Router
-from companion.leadership import Leadership
+from companion.leadership import Leadership, Term
 from companion.metrics import Metrics
 from companion.settings import Settings
 from publishers.delivery import Delivery
@@ -25,6 +27,7 @@ from publishers.inbox_source import InboxSource
 from publishers.mqtt_config import MqttConfig
 from publishers.mqtt_delivery import MqttDelivery
 from publishers.pipeline import Pipeline
+from publishers.presence_topics import PresenceTopics
 from publishers.rendering import Renderer
 
 log = structlog.get_logger("publishers.service")
@@ -72,6 +75,24 @@ async def running_publisher(settings: Settings, store: Store, metrics: Metrics) 
             limit=settings.publisher_changes,
             attempts=settings.publisher_attempts,
         )
+        presence: PresenceTopics | None = None
+        if settings.presence_topic:
+            presence = PresenceTopics(
+                presence=store.presence,
+                template=parse_presence_topic(settings.presence_topic),
+                delivery=delivery,
+                metrics=metrics,
+                qos=settings.publisher_qos,
+                expiry=settings.publisher_expiry,
+                attempts=settings.publisher_attempts,
+            )
+
+        async def publish(term: Term) -> None:
+            async with asyncio.TaskGroup() as works:
+                works.create_task(pipeline.run(term))
+                if presence is not None:
+                    works.create_task(presence.run(term))
+
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         leadership = Leadership(store.leases, LEASE, holder, settings.publisher_lease)
         metrics.lease_held.labels(LEASE).set_function(lambda: leadership.leading)
@@ -79,11 +100,13 @@ async def running_publisher(settings: Settings, store: Store, metrics: Metrics) 
         async def finish() -> None:
             leadership.stop()
             inbox.wake()
+            if presence is not None:
+                presence.stop()
             await pipeline.finish(settings.shutdown_deadline)
             # Given back, the lease need not run out before the next can begin.
             await leadership.ended(_RELEASE_SECONDS)
 
-        async with background(leadership.run(pipeline.run), finish=finish):
+        async with background(leadership.run(publish), finish=finish):
             yield Publisher(store, delivery, leadership, inbox.wake)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from companion.core.presence_topics import parse as parse_presence_topic
 from companion.core.routing import DEFAULT_TOPICS, parse_topic_template
 from companion.settings.kinds import Group, Names, Port, Secrets
 
@@ -69,6 +70,17 @@ class PublishingSettings(Group):
         10.0, description="How long a publisher that died holds back the next"
     )
     publisher_max_topics: Annotated[int, Field(ge=1, le=100_000)] = Field(2048, description="Most topics of one change")
+
+    presence_topic: str = Field(
+        "", description="Retained topic that shows who is there, such as {identity}/{session}/status; none without it"
+    )
+
+    @field_validator("presence_topic")
+    @classmethod
+    def _presence(cls, value: str) -> str:
+        if value:
+            parse_presence_topic(value)
+        return value
 
     @field_validator("publisher_qos", mode="before")
     @classmethod
