@@ -10,6 +10,8 @@ from typing import Final
 import pytest
 
 from broker_hooks import wire, wire_v4
+from broker_hooks.event_wire import parse
+from broker_hooks.events import PATH
 from companion.keys import Keyring
 from companion.loading import load
 from companion.metrics import Metrics
@@ -93,6 +95,25 @@ def test_the_key_is_presented(name: str, hook: str) -> None:
     found = re.search(r"printf '(authorization) = \"(Bearer %s)\"\\n'", (EMQX / "README.md").read_text())
     assert found
     assert Keyring(["key-of-the-hooks"]).admits(found[2] % "key-of-the-hooks")
+
+
+@in_each
+def test_the_rule_tells_what_the_hooks_understand(name: str) -> None:
+    """The rule's events are ones that the hooks know, they go to the hooks' path with the key, and one action is named by all."""
+    text = text_of(name)
+    topics = re.findall(r'"(\$events/[^"]+)"', text)
+    assert len(topics) == 4
+    for topic in topics:
+        (event,), ignored = parse(json.dumps({"event": topic, "clientid": "c", "timestamp": 1}).encode(), 0)
+        assert (event.client_id, ignored) == ("c", 0)
+    action = re.search(r"actions\.http\.(\w+) \{(.*?)\n\}\n", text, re.DOTALL)
+    assert action
+    assert f'path = "{PATH}"' in action[2]
+    assert 'include required("/run/secrets/emqx_hook_header")' in action[2]
+    assert f'actions = ["http:{action[1]}"]' in text
+    connector = re.search(r"connectors\.http\.(\w+) \{", text)
+    assert connector
+    assert f"connector = {connector[1]}\n" in action[2]
 
 
 V4 = "emqx-4.4.conf"
