@@ -87,7 +87,10 @@ def add(
     what = f"{effect.value} {action.value} {topic_filter}"
     stored = with_audited_store(
         lambda store: store.rules.add(rule),
-        lambda added: [done("rule_added", rule=added.id, detail=f"{what} for {subject}")],
+        # Whom it is for stands where the anonymizer finds it.
+        lambda added: [
+            done("rule_added", username=account, rule=added.id, detail=what if account else f"{what} for {subject}")
+        ],
     )
     typer.echo(f"added rule {stored.id}: {what} for {subject}")
 

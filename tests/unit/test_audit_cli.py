@@ -51,7 +51,7 @@ def test_changes_are_recorded(companion: Companion, tmp_path: Path) -> None:
         ("account_password_changed", "alice", "", ""),
         ("account_disabled", "alice", "", ""),
         ("account_enabled", "alice", "", ""),
-        ("rule_added", "", "1", "allow publish t/# for account:alice"),
+        ("rule_added", "alice", "1", "allow publish t/#"),
         ("rule_removed", "", "1", ""),
     ]
     assert all((one.kind, one.verdict) == ("command", "done") for one in found)
