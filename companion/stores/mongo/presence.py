@@ -29,6 +29,7 @@ COLLECTION: Final = "mqtt_presence"
 EVENTS: Final = "mqtt_events"
 _DUPLICATE: Final = 11000
 _SECONDS: Final = 10.0
+_PATIENCE: Final = 20.0
 _PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.2
 _FIELDS: Final = tuple(column.name for column in fields(Present) if column.name != "client_id")
@@ -48,6 +49,7 @@ class MongoPresence:
         self._client = client
         self._presence = client.database[COLLECTION]
         self._events = client.database[EVENTS]
+        self._moving = asyncio.Lock()
 
     async def take(self, events: Sequence[BrokerEvent]) -> Sequence[str]:
         """Take events durably; return the ids of those that are new."""
@@ -57,15 +59,16 @@ class MongoPresence:
         for event in events:
             if event.kind in MEMBERSHIP:
                 waiting.setdefault(event.client_id, []).append(event)
-        deadline, pause = time.monotonic() + _SECONDS, _PAUSE
-        while waiting:
-            waiting = await self._client.call(lambda: self._merge(waiting), _SECONDS)  # noqa: B023 - awaited within the round
-            if waiting:
-                if time.monotonic() > deadline:
-                    raise Transient(f"{NAME}: presence changes too fast")
-                # Of those who move one record at once, one gets through in every round.
-                await asyncio.sleep(pause * random.random())  # noqa: S311 - spreads attempts, protects nothing
-                pause = min(pause * 2, _LONGEST_PAUSE)
+        # Those of one process wait for each other, so that only processes meet at one record.
+        async with self._moving:
+            deadline, pause = time.monotonic() + _PATIENCE, _PAUSE
+            while waiting:
+                waiting = await self._client.call(lambda: self._merge(waiting), _SECONDS)  # noqa: B023 - awaited within the round
+                if waiting:
+                    if time.monotonic() > deadline:
+                        raise Transient(f"{NAME}: presence changes too fast")
+                    await asyncio.sleep(pause * random.random())  # noqa: S311 - spreads attempts, protects nothing
+                    pause = min(pause * 2, _LONGEST_PAUSE)
         return await self._client.call(lambda: self._note(events), _SECONDS)
 
     async def _merge(self, waiting: Mapping[str, Sequence[BrokerEvent]]) -> dict[str, list[BrokerEvent]]:
