@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from companion.core.errors import CompanionError
 from companion.core.ports import Store
 from companion.core.revocations import Revocation, Target, revocation_of
 from companion.core.rules import EVERYONE, Effect, Rule, RuleAction
@@ -119,3 +120,37 @@ async def test_for_a_while(service: Service) -> None:
     await revoke(service.store, Target.ACCOUNT, "alice", seconds=2)
     await refused(service, "alice", "secret", "c1")
     await admitted(service, "alice", "secret", "c1")
+
+
+async def test_the_store_is_away(tmp_path: Path) -> None:
+    """While MongoDB is away who was allowed lately goes on, but nobody who is known to be revoked: not in memory, not anew."""
+    (tmp_path / "mongo").mkdir()
+    async with mongo.mongo_server(tmp_path / "mongo") as server, redis.redis_server(tmp_path / "redis") as shared:
+        values: dict[str, Any] = {
+            **production.settings_of(server.url, shared.url),
+            "cache_seconds": 0.5,
+            "cache_stale": 300.0,
+        }
+        async with serving(tmp_path, **values, hooks_deadline=5.0, mongo_timeout=1.0) as running:
+            await people(running)
+            await admitted(running, "alice", "secret", "c1")
+            await admitted(running, "bob", "secret", "c2")
+            one = await revoke(running.store, Target.ACCOUNT, "alice")
+            await refused(running, "alice", "secret", "c1")
+            server.kill()
+            # The life of what is remembered is over, and the store cannot say anything new.
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert await allowed(running, "alice", "secret", "c1") == (False, False)
+            await admitted(running, "bob", "secret", "c2")
+            assert await allowed(running, "alice", "secret", "c1") == (False, False)
+            server.start()
+
+            async def lifted() -> bool:
+                try:
+                    return await running.store.revocations.lift(one.id, int(time.time() * 1000)) is not None
+                except CompanionError:
+                    return False
+
+            await eventually(lifted, 30, "it is lifted")
+            await admitted(running, "alice", "secret", "c1")
