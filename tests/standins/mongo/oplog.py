@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Oplog:
     """The log in a file of its own."""
 
     def __init__(self, file: Path) -> None:
+        self.tell: Callable[[], None] = lambda: None
+        """Called when there is something new."""
         self._rows = sqlite3.connect(file, isolation_level=None)
         # The kernel keeps what a killed process has written: there is nothing to wait for.
         self._rows.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES}")
@@ -126,6 +128,7 @@ class Oplog:
     def _append(self, event: Document) -> None:
         seconds, _ = self.last
         self._rows.execute("INSERT INTO entries (seconds, event) VALUES (?, ?)", (seconds, bson.encode(event)))
+        self.tell()
 
     def current(self, db: str, collection: str, key: Document) -> Document | None:
         """Return the document as it is now."""

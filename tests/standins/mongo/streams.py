@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -20,7 +21,9 @@ of every open stream, `{companionFault: "forget"}` empties the log, `{companionF
 `{companionFault: "old", on: true}` forgets how to, as MongoDB 5, `{companionFault: "deaf", on: true}` lets open streams answer with
 nothing until it is off; then they tell what they have not."""
 
-_LOOK_SECONDS: Final = 0.003
+_GATHER_SECONDS: Final = 0.002
+"""What is written within it is told together."""
+
 _SCAN: Final = 500
 
 
@@ -52,6 +55,8 @@ class Streams:
         self._ids = itertools.count(10**15)
         self._cursors: dict[int, _Cursor] = {}
         self._split = self._old = self._deaf = False
+        self._news = asyncio.Event()
+        log.tell = self._wake
 
     async def answer(self, command: Document) -> Document | None:
         """Answer what is about change streams; None for everything else."""
@@ -68,6 +73,11 @@ class Streams:
             return {"cursorsKilled": mine, "cursorsNotFound": [], "cursorsAlive": [], "cursorsUnknown": [], "ok": 1.0}
         return None
 
+    def _wake(self) -> None:
+        """Let everybody who waits look."""
+        self._news.set()
+        self._news = asyncio.Event()
+
     def _order(self, command: Document) -> Document:
         kind = command[FAULT]
         if kind == "forget":
@@ -81,6 +91,7 @@ class Streams:
         else:
             for cursor in self._cursors.values():
                 cursor.fault = failed(command["code"], command["name"], "ordered by a test", *command.get("labels", ()))
+        self._wake()
         return {"ok": 1.0, "streams": len(self._cursors)}
 
     def _open(self, command: Document) -> Document:
@@ -144,7 +155,10 @@ class Streams:
                 self._collect(cursor, events, limit)
             if events or cursor.ended or time.monotonic() >= until:
                 break
-            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - time.monotonic()):
+                    await self._news.wait()
+                    await asyncio.sleep(_GATHER_SECONDS)
         if cursor.ended:
             self._cursors.pop(number, None)
         mark = events[-1]["_id"] if events and cursor.fragments else self._token(cursor.place)
