@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,12 @@ from typing import Any, Final, Protocol
 
 from pymongo import AsyncMongoClient
 
+from companion.core.runs import Run, RunState
 from companion.settings import Settings
+from companion.stores.embedded import EmbeddedStore
 from companion.stores.production import ProductionStore
+from maintenance.job import Job
+from maintenance.records import request_of
 from tests.support.mongo import mongo_server
 from tests.support.production import settings_of
 from tests.support.redis import redis_server
@@ -43,6 +48,35 @@ class Case(Protocol):
     async def check(self, *, undisturbed: bool) -> None:
         """Check that everything is as it has to be at the end."""
         ...
+
+
+class Folders:
+    """Of a case: a data folder for each time, and the run that was asked for in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._times = 0
+        self.run_id = ""
+
+    @property
+    def data(self) -> Path:
+        return self._folder / f"{self._times}"
+
+    def begin(self) -> int:
+        """Begin with an empty folder; return the time."""
+        self._times += 1
+        return int(time.time() * 1000)
+
+    async def ask(self, store: EmbeddedStore, job: Job, now: int) -> None:
+        run = request_of(job, {}, now)
+        await store.runs.add(run)
+        self.run_id = run.id
+
+    async def done(self, store: EmbeddedStore) -> Run:
+        run = await store.runs.get(self.run_id)
+        assert run is not None
+        assert run.state is RunState.DONE, run
+        return run
 
 
 class Nursery:

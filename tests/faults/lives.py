@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
+import importlib
 import inspect
 import json
 import os
@@ -21,6 +23,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from pymongo.asynchronous.collection import AsyncCollection
@@ -33,6 +36,7 @@ from companion.stores import production
 from companion.stores.embedded import observed
 from companion.stores.embedded.audits import EmbeddedAudits
 from companion.stores.embedded.checkpoints import EmbeddedCheckpoints
+from companion.stores.embedded.documents import EmbeddedDocuments
 from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
 from companion.stores.embedded.observed import TableObserved
@@ -55,6 +59,7 @@ from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.stats import RedisTally
 from maintenance import anonymizer, engine, housekeeping, mirror_reconcile
 from maintenance import observer as observing
+from maintenance.archive import bucket, folder, s3
 from maintenance.catalogue import load_jobs
 from maintenance.job import Job
 from maintenance.mirroring import Mirroring
@@ -71,11 +76,15 @@ Steps = Sequence[tuple[Any, Sequence[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What is lived, and around which calls it can end. `smaller` are constants that make few documents many steps."""
+    """What is lived, and around which calls it can end.
+
+    `smaller` are constants that make few documents many steps, `needs` modules that it would import only when it comes to them.
+    """
 
     live: Callable[[Settings], Awaitable[None]]
     steps: Steps
     smaller: Mapping[tuple[Any, str], Any] = field(default_factory=dict)
+    needs: Sequence[str] = ()
 
 
 # What is only looked at to see whether a life is over is no step of it.
@@ -127,9 +136,12 @@ class Counter:
         setattr(owner, name, awaited if inspect.iscoroutinefunction(real) else called)
 
 
+_jobs: Final = functools.cache(load_jobs)
+
+
 async def run_what_waits(settings: Settings) -> None:
     """Take the runs that wait, and those that were left, until all have ended."""
-    jobs = load_jobs()
+    jobs = _jobs()
     for job in jobs.values():
         _shorten(job)
     async with open_store(settings) as store:
@@ -224,14 +236,35 @@ _RUNS: Final = ("begin", "advance", "end")
 _LEASES: Final = ("acquire", "release")
 _EMBEDDED: Final[Steps] = ((EmbeddedRuns, _RUNS), (EmbeddedLeases, _LEASES))
 _PRODUCTION: Final[Steps] = ((MongoRuns, _RUNS), (RedisLeases, _LEASES))
-# Every batch is noted.
-_ENGINE: Final[Mapping[tuple[Any, str], Any]] = {
+_LOOKS: Final[Mapping[tuple[Any, str], Any]] = {
     (engine, "_LOOK_SECONDS"): _LOOK_SECONDS,
     (engine, "_ABANDONED_SECONDS"): _LOOK_SECONDS,
-    (engine, "_NOTE_SECONDS"): 0.0,
 }
+# Every batch is noted.
+_ENGINE: Final[Mapping[tuple[Any, str], Any]] = {**_LOOKS, (engine, "_NOTE_SECONDS"): 0.0}
 
 LIVES: Final[Mapping[str, Life]] = {
+    "cleaner-folder": Life(
+        run_what_waits,
+        (
+            *_EMBEDDED,
+            (EmbeddedDocuments, ("due", "remove")),
+            (folder.Writing, ("add",)),
+            (folder, ("_sync", "_compare", "_sync_folder")),
+            (Path, ("replace", "mkdir")),
+        ),
+        _LOOKS,
+    ),
+    # Around every request that writes, and around the removal.
+    "cleaner-storage": Life(
+        run_what_waits,
+        (
+            (EmbeddedDocuments, ("remove",)),
+            (bucket.Bucket, ("begin", "part", "complete", "put")),
+        ),
+        {**_LOOKS, (s3, "_PART_BYTES"): 80},
+        ("boto3.s3.inject", "boto3.s3.transfer", "botocore.config"),
+    ),
     "housekeeping": Life(
         run_what_waits,
         (
@@ -317,8 +350,13 @@ async def live(kind: str, settings: Mapping[str, Any], killed_at: int) -> int:
 
 def main() -> None:
     """Answer line by line."""
+    _jobs()
     for line in sys.stdin:
         wanted = json.loads(line)
+        for name in LIVES[wanted["kind"]].needs:
+            importlib.import_module(name)
+        # What is there before a life begins is no garbage of it: nor need it be looked through, nor its pages be copied for that.
+        gc.freeze()
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:

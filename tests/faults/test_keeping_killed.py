@@ -17,7 +17,7 @@ from maintenance.anonymizer import Anonymizer
 from maintenance.housekeeping import Housekeeping
 from maintenance.records import request_of
 from tests.conftest import Note
-from tests.faults.killing import PARALLEL, Place, kill_at_every_step, nursery, places
+from tests.faults.killing import PARALLEL, Folders, Place, kill_at_every_step, nursery, places
 
 DAY: Final = 86_400_000
 RECORDS: Final = 2
@@ -27,36 +27,7 @@ PEOPLE: Final = {"ann": 1000, "ben": 1000, "kim": None}
 GONE: Final = [name for name, deleted in PEOPLE.items() if deleted]
 
 
-class _Embedded:
-    """A data folder for each time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._times = 0
-        self._run = ""
-
-    @property
-    def data(self) -> Path:
-        return self._folder / f"{self._times}"
-
-    def begin(self) -> int:
-        """Begin with an empty folder; return the time."""
-        self._times += 1
-        return int(time.time() * 1000)
-
-    async def ask(self, store: EmbeddedStore, job: Any, now: int) -> None:
-        run = request_of(job, {}, now)
-        await store.runs.add(run)
-        self._run = run.id
-
-    async def done(self, store: EmbeddedStore) -> Run:
-        run = await store.runs.get(self._run)
-        assert run is not None
-        assert run.state is RunState.DONE, run
-        return run
-
-
-class Keeping(_Embedded):
+class Keeping(Folders):
     """Changes, audit records, sessions and runs, of each some that are due."""
 
     async def prepare(self) -> Mapping[str, Any]:
