@@ -43,7 +43,8 @@ from companion.stores.embedded.observed import TableObserved
 from companion.stores.embedded.runs import EmbeddedRuns
 from companion.stores.embedded.sessions import EmbeddedSessions
 from companion.stores.embedded.stats import EmbeddedStatistics
-from companion.stores.mongo import following
+from companion.stores.mongo import following, stream
+from companion.stores.mongo import watcher as watching
 from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.documents import MongoDocuments
 from companion.stores.mongo.ranges import operation_time
@@ -291,7 +292,9 @@ LIVES: Final[Mapping[str, Life]] = {
         run_what_waits,
         (
             *_PRODUCTION,
-            (MongoWatcher, ("compare", "_repair")),
+            (MongoWatcher, ("ask_for_rebuild", "rebuilt", "compare", "_repair")),
+            # Between what is asked for and what is noted of it.
+            (watching, ("operation_time",)),
             (RedisMirror, ("digest", "digests", "put")),
         ),
         {**_ENGINE, (mirror_reconcile, "_BATCH"): 4},
@@ -325,7 +328,7 @@ LIVES: Final[Mapping[str, Life]] = {
             (ChangeStream, ("open", "read")),
             (following, ("read_range",)),
         ),
-        {(following, "_BEAT_SECONDS"): 0.05, (following, "_PUT"): 2},
+        {(following, "_BEAT_SECONDS"): 0.1, (following, "_PUT"): 2, (stream, "_PATIENCE_SECONDS"): 0.1},
     ),
 }
 

@@ -207,6 +207,27 @@ async def test_a_rebuild_on_request(house: Mirrored) -> None:
         assert await house.wrong() == {}
 
 
+async def test_a_rebuild_whose_follower_dies(house: Mirrored) -> None:
+    """Whoever follows next answers what was asked while nobody did, and what the last one left half done."""
+    ids = await fill(house)
+    async with house.following():
+        await house.mirror.put(house.hot_users.place, [Copy(f"o{ids[0]}", 10**22, None)], house.fence)
+        assert await house.wrong() == {"missing": 1}
+    asked = await house.watcher().ask_for_rebuild()
+
+    async def begun() -> bool:
+        return len(house.heard.rebuilds) > 0
+
+    for _ in range(3):
+        house.heard.rebuilds.clear()
+        async with house.following(batch=1, settled=False):
+            await eventually(begun, 30, "it has begun to build")
+        assert not await house.watcher().rebuilt(asked)
+    async with house.following():
+        assert await house.watcher().rebuilt(asked)
+        assert await house.wrong() == {}
+
+
 async def test_other_settings(house: Mirrored) -> None:
     """Who reads other fields reads other copies, made anew; those of before are taken away."""
     await fill(house)

@@ -32,6 +32,9 @@ _TOO_LARGE: Final = 10334
 _OPEN_SECONDS: Final = 30.0
 """The server may have to look through much of its log for the place."""
 
+_PATIENCE_SECONDS: Final = 1.0
+"""How long a question waits for an event, where a command may take twice as long; else for half of that."""
+
 _KEY_ONLY: Final = {"operationType": 1, "ns": 1, "documentKey": 1, "clusterTime": 1, "wallTime": 1}
 
 
@@ -120,7 +123,7 @@ class ChangeStream:
         self._singles = 0
         self._key_only = False
         self._most = 1 << 30
-        self._patience_ms = max(1, int(min(1.0, client.timeout / 2) * 1000))
+        self._patience_ms = max(1, int(min(_PATIENCE_SECONDS, client.timeout / 2) * 1000))
 
     async def open(self) -> Token:
         """Open it if it is not, and return the place.
