@@ -22,6 +22,7 @@ from companion.core.ports import Store
 from companion.core.revocations import keys_of_client
 from companion.core.rule_sets import RuleBook
 from companion.core.rules import Rule
+from companion.core.token_names import is_name_of_token
 from companion.metrics import Metrics
 
 __all__ = ["Directory", "Remembered", "refusal"]
@@ -51,6 +52,7 @@ class _Connected:
     """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then.
 
     `acl` is the policy as a list for EMQX, where such lists are made; `keys` are those under which whoever this is may be revoked.
+    `who` is the name by which the account is found: the user name, or the principal of whoever has a token as the user name.
     """
 
     policy: Policy
@@ -59,6 +61,7 @@ class _Connected:
     rules: int
     by_session: bool
     seen: int
+    who: str
     made_at: float
     shadow: Policy | None
     acl: PolicyList | None
@@ -111,7 +114,13 @@ class Directory:
             "policy", entries, seconds, metrics, size=size, stale=stale, patience=patience, weigh=_weight_of_policy
         )
         self._sessions: Cache[tuple[str, str], tuple[int, Session]] = Cache(
-            "session", entries, seconds, metrics, size=size, stale=stale, weigh=lambda _: _SESSION_BYTES
+            "session",
+            entries,
+            seconds,
+            metrics,
+            size=size,
+            stale=stale,
+            weigh=lambda known: _SESSION_BYTES + len(known[1].acl),
         )
         self._notices = 0
         self._changed: dict[str, int] = {}
@@ -160,14 +169,14 @@ class Directory:
         """Remember a token's session durably, so that any process can authorize it; a repetition costs a look-up."""
         key = (session.username, session.client_id)
         known = self._sessions.get(key)
-        if known is not None and known[1] == session and self._is_current(session.username, known[0]):
+        if known is not None and known[1] == session and self._is_current(session.principal, known[0]):
             return
         seen = self._notices
         try:
             await self._store.sessions.put(session)
         except Transient:
             known = self._sessions.stale(key)
-            if known is None or known[1] != session or not self._is_current(session.username, known[0]):
+            if known is None or known[1] != session or not self._is_current(session.principal, known[0]):
                 raise
             return
         self._connected.forget(key)
@@ -181,7 +190,7 @@ class Directory:
         except Transient:
             # Without the store only somebody of whom we know that there is no such session goes on.
             connected = self._connected.stale(key)
-            if connected is None or connected.by_session or not self._is_current(username, connected.seen):
+            if connected is None or connected.by_session or not self._is_current(connected.who, connected.seen):
                 raise
             return
         if known is not None:
@@ -196,9 +205,9 @@ class Directory:
         connected = self._connected.get(key)
         now = self._now()
         # One that has expired is looked up again: another process may have taken a newer token since.
-        if connected is None or connected.expires_at <= now or not self._is_current(username, connected.seen):
+        if connected is None or connected.expires_at <= now or not self._is_current(connected.who, connected.seen):
             try:
-                connected = await self._connected.load(key, lambda: self._load(*key), self._may_serve(username))
+                connected = await self._connected.load(key, lambda: self._load(*key), self._may_serve)
             except Refused as refused:
                 return refused.deny
             now = self._now()
@@ -225,13 +234,13 @@ class Directory:
             if (
                 connected is None
                 or connected.expires_at <= self._now()
-                or not self._is_current(username, connected.seen)
+                or not self._is_current(connected.who, connected.seen)
             ):
                 try:
                     connected = await self._connected.load(key, lambda: self._load(*key), lambda _: False)
                 except Refused:
                     return None
-            if self._connected.cleared == cleared and self._is_current(username, connected.seen):
+            if self._connected.cleared == cleared and self._is_current(connected.who, connected.seen):
                 return None if connected.acl is None else connected.acl.at(self._now(), peer_host)
         raise Transient("rules change faster than they are read")
 
@@ -239,17 +248,13 @@ class Directory:
         """Tell whether nothing about this user is known to have changed since there were `seen` notices."""
         return seen >= self._changed.get(username, 0)
 
-    def _may_serve(self, username: str) -> Callable[[_Connected], bool]:
+    def _may_serve(self, connected: _Connected) -> bool:
         """Judge a policy that has expired, for when the store is away: not by more than we know of the account since."""
-
-        def may_serve(connected: _Connected) -> bool:
-            account = self._accounts.stale(username)
-            if account is _NOBODY and not connected.by_session:
-                return False
-            refused = account is not None and refusal(account, self._now()) is not None
-            return not refused and self._is_current(username, connected.seen)
-
-        return may_serve
+        account = self._accounts.stale(connected.who)
+        if account is _NOBODY and not connected.by_session:
+            return False
+        refused = account is not None and refusal(account, self._now()) is not None
+        return not refused and self._is_current(connected.who, connected.seen)
 
     async def _load(self, username: str, client_id: str) -> _Connected:
         try:
@@ -263,25 +268,34 @@ class Directory:
         if not username:
             raise Refused(NOT_CONNECTED)
         seen, epoch = self._notices, self._connected.epoch
-        (account, until), session = await asyncio.gather(
-            self._account_until(username), self._store.sessions.get(username, client_id)
-        )
+        name, account, until, session = await self._found(username, client_id)
         now = self._now()
         who = principal_of(account, session, username, client_id, now)
-        held = who.held(await self._store.rules.of(who.subjects))
+        stored = await self._store.rules.of(who.subjects)
         book = self._book
-        rules = book.enforced.of(who.subjects, held)
+        rules = who.of(book.enforced, stored)
         policy = Policy(rules, who.values)
-        shadow = None if book.shadow is None else _shadow(book.shadow.of(who.subjects, held), who)
-        size = len(rules) - len(OWN_TOPICS) + (0 if shadow is None else shadow.size)
+        shadow = None if book.shadow is None else _shadow(who.of(book.shadow, stored), who)
+        size = max(0, len(rules) - len(OWN_TOPICS)) + (0 if shadow is None else shadow.size)
         acl = None if self._compile_acl is None else PolicyList(self._compile_acl, rules, who.values)
-        keys = tuple(keys_of_client(username, client_id, session))
+        keys = tuple(keys_of_client(name, client_id, session))
         connected = _Connected(
-            policy, who.expires_at, who.ended, size, session is not None, seen, now, shadow, acl, keys
+            policy, who.expires_at, who.ended, size, session is not None, seen, name, now, shadow, acl, keys
         )
         # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
         self._connected.put((username, client_id), connected, epoch, until)
         return connected
+
+    async def _found(self, username: str, client_id: str) -> tuple[str, Account | None, float, Session | None]:
+        """Return the name by which the account is found, the account, until when it may be remembered, and the session."""
+        if is_name_of_token(username):
+            session = await self._store.sessions.get(username, client_id)
+            name = session.principal if session is not None else username
+            return name, *await self._account_until(name), session
+        (account, until), session = await asyncio.gather(
+            self._account_until(username), self._store.sessions.get(username, client_id)
+        )
+        return username, account, until, session
 
     def use(self, book: RuleBook) -> None:
         """Decide by these rule sets from now on."""
@@ -302,7 +316,7 @@ class Directory:
         if found is None:
             return None
         connected, left = found
-        if connected.expires_at <= now or not self._is_current(access.username, connected.seen):
+        if connected.expires_at <= now or not self._is_current(connected.who, connected.seen):
             return None
         decision = REVOKED if self._revoked.knows(connected.keys) else connected.policy.decide(access, now)
         return Remembered(decision, max(0.0, now - connected.made_at), left)

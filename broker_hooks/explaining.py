@@ -62,7 +62,7 @@ class Found:
         """Return what the store and this rule set decide, and why."""
         if isinstance(self.who, Deny):
             return Explanation(self.who, {}, ())
-        rules = rule_set.of(self.who.subjects, self.who.held(self.stored))
+        rules = self.who.of(rule_set, self.stored)
         if self.who.expires_at <= now:
             return Explanation(self.who.ended, self.who.values, ())
         return explain(rules, self.who.values, access, now)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Final
 
+from broker_hooks.session_rules import rules_in_session
 from companion.core.model import Account, Deny, Reason, Session
+from companion.core.rule_sets import RuleSet
 from companion.core.rules import (
     EVERYONE,
     SESSION_KIND,
@@ -19,6 +21,7 @@ from companion.core.rules import (
     subject_of_kind,
     subject_of_tenant,
 )
+from companion.core.token_names import is_name_of_token
 
 NOT_CONNECTED: Final = Deny(Reason.NOT_CONNECTED)
 _TOKEN_EXPIRED: Final = Deny(Reason.TOKEN_EXPIRED)
@@ -61,6 +64,11 @@ class Principal:
         rules = stored if self.session is None else _within_scope(stored, self.session)
         return rules if self.account is None else (*rules, *self.account.rules)
 
+    def of(self, rule_set: RuleSet, stored: Sequence[Rule]) -> Sequence[Rule]:
+        """Return what holds by this set, given the store's rules of the subjects, and by what came with the session."""
+        rules = rule_set.of(self.subjects, self.held(stored))
+        return rules if self.session is None else rules_in_session(rules, self.session)
+
 
 def principal_of(
     account: Account | None, session: Session | None, username: str, client_id: str, now: float
@@ -69,6 +77,8 @@ def principal_of(
     refused = refusal(account, now) if account else None
     if refused:
         raise Refused(refused)
+    if session is not None and is_name_of_token(username):
+        username = session.principal
     values = {"username": username, "clientid": client_id}
     ends = [(float(account.expires_at), _ACCOUNT_EXPIRED)] if account and account.expires_at is not None else []
     if session is not None:

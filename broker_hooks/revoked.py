@@ -73,7 +73,7 @@ class Revoked:
         """Return the decision about a login, unless it let in who is revoked: by user name, client id or what it showed."""
         if not isinstance(decision, Allow) or not self.some:
             return decision
-        tokens = [digest_name(connect.password)] if connect.password else []
+        tokens = [digest_name(one) for one in (connect.password, connect.token) if one]
         keys = keys_of(username=connect.username, client_id=connect.client_id, tokens=tokens)
         return REVOKED if await self.refuses(keys) else decision
 

@@ -21,6 +21,8 @@ from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
 from broker_hooks.revoked import Revoked
 from broker_hooks.shadow import Shadow
+from broker_hooks.token_claims import Reading
+from broker_hooks.token_keyset import running_keys
 from broker_hooks.tokens import TokenCredential
 from companion.background import background
 from companion.core.model import Connect, Decision
@@ -98,6 +100,7 @@ async def running_hooks(
         one_hop = OneHop(directory, metrics, seconds=settings.hooks_acl_seconds, patience=settings.hooks_deadline / 3)
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)
+        token_keys = await stack.enter_async_context(running_keys(settings, metrics))
         kinds: dict[str, CredentialKind] = {
             "password": PasswordCredential(
                 directory, pool, cost=settings.password_cost, max_cost=settings.password_max_cost
@@ -106,11 +109,17 @@ async def running_hooks(
                 directory,
                 metrics,
                 revoked,
-                keys=[secret.get_secret_value() for secret in settings.token_secrets],
+                keys=token_keys,
                 algorithms=settings.token_algorithms,
                 leeway=settings.token_leeway,
                 entries=settings.cache_entries,
                 seconds=settings.cache_seconds,
+                size=settings.cache_bytes,
+                reading=_reading(settings),
+                issuers=settings.token_issuers,
+                audiences=settings.token_audiences,
+                found_in=settings.token_from,
+                superusers=settings.hooks_superusers,
             ),
         }
         chosen = [kinds[name] for name in settings.hooks_credentials]
@@ -156,3 +165,15 @@ async def running_hooks(
         )
         await site.start()
         yield Hooks(runner.addresses[0][1], store, settings, directory)
+
+
+def _reading(settings: Settings) -> Reading:
+    return Reading(
+        profiles=settings.token_profiles,
+        principal=settings.token_principal,
+        acl=settings.token_acl,
+        superuser=settings.token_superuser,
+        attrs=settings.token_client_attrs,
+        required=settings.claim_tests("token_required"),
+        forbidden=settings.claim_tests("token_forbidden"),
+    )

@@ -1,7 +1,8 @@
-"""Credential kind `token`: a platform access token (JWT, HMAC) as the password.
+"""Credential kind `token`: a JWT as the password, or as the user name.
 
-The principal is `uid`, else `aid`, else `cid`; the user name is the principal, the client id `{session}:{random}`. What was
-verified is remembered under a keyed digest of the token, never under the token.
+The principal of a platform token is `uid`, else `aid`, else `cid`; the user name is the principal, the client id
+`{session}:{random}`. Of other issuers' tokens a claim of the settings names the principal. What was verified is remembered under
+a keyed digest of the token, never under the token, and for no longer than the keys hold.
 """
 
 from __future__ import annotations
@@ -13,42 +14,25 @@ import secrets
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import jwt
 
 from broker_hooks.cache import Cache
 from broker_hooks.directory import Directory, refusal
 from broker_hooks.revoked import REVOKED, Revoked
+from broker_hooks.token_claims import Claims, Reading
+from broker_hooks.token_keyset import KeySet
 from companion.core.model import Allow, Connect, Decision, Deny, Reason, Session
 from companion.core.revocations import digest_name, jti_name, keys_of
 from companion.metrics import Metrics
 
-_PRINCIPAL_CLAIMS: Final = ("uid", "aid", "cid")
 _DOTS: Final = 2
-_LATEST: Final = 253_402_300_799  # the last second of the year 9999; EMQX refuses milliseconds
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a verified token says: principal, session, `exp` in Unix seconds; subject and scope, for grants, may be empty.
-
-    So may the groups (the claim `groups`, the domain and the app), the tenant (the client application) and `jti`.
-    """
-
-    principal: str
-    session: str
-    exp: int
-    subject: str
-    scope: str
-    groups: tuple[str, ...]
-    tenant: str
-    jti: str = ""
+_CLAIMS_BYTES: Final = 700
 
 
 class TokenCredential:
-    """Tries the password as an access token."""
+    """Tries the password, or the user name, as an access token."""
 
     def __init__(
         self,
@@ -56,43 +40,57 @@ class TokenCredential:
         metrics: Metrics,
         revoked: Revoked,
         *,
-        keys: Sequence[str],
+        keys: KeySet,
         algorithms: Sequence[str],
         leeway: int,
         entries: int,
         seconds: float,
+        size: int = 2**40,
+        reading: Reading,
+        issuers: Sequence[str] = (),
+        audiences: Sequence[str] = (),
+        found_in: Literal["password", "username"] = "password",
+        superusers: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._revoked = revoked
-        self._keys = tuple(keys)
-        self._algorithms = list(algorithms)
+        self._keys = keys
+        self._algorithms = frozenset(algorithms)
         self._leeway = leeway
+        self._reading = reading
+        self._issuers = list(issuers)
+        self._audiences = list(audiences)
+        self._found_in = found_in
+        self._superusers = superusers
         self._now = now
-        self._verified: Cache[bytes, Claims] = Cache("token", entries, seconds, metrics)
+        self._verified: Cache[bytes, Claims] = Cache("token", entries, seconds, metrics, size=size, weigh=_weight)
         self._digest_key = secrets.token_bytes(32)
+        keys.when_changed(self._verified.clear)
 
     async def decide(self, connect: Connect) -> Decision | None:
-        """Judge; None when the password does not look like a token, or no key is configured."""
-        if not self._keys or not _looks_like_token(connect.password):
+        """Judge; None when there is nothing that looks like a token, or no key is configured."""
+        token = connect.password if self._found_in == "password" else connect.token
+        if not self._keys or not _looks_like_token(token):
             return None
-        claims = self._claims(connect.password)
+        claims = await self._claims(token)
         if isinstance(claims, Deny):
             return claims
         now = self._now()
         if claims.exp + self._leeway <= now:
             return Deny(Reason.TOKEN_EXPIRED)
-        if connect.username != claims.principal:
-            return Deny(Reason.WRONG_PRINCIPAL, detail="the user name is not the principal of the token")
-        session, colon, rest = connect.client_id.partition(":")
-        if session != claims.session or not colon or not rest:
-            return Deny(Reason.WRONG_CLIENT_ID, detail="the client id is not {session}:{random}")
-        account = await self._directory.principal_account(connect.username)
+        refused = self._mismatch(connect, claims) or self._reading.refusal(claims, connect)
+        if refused:
+            return refused
+        account = await self._directory.principal_account(claims.principal)
         refused = refusal(account, now) if account else None
         if refused:
             return refused
         if self._revoked.some:
-            named = keys_of(session=claims.session, tokens=[claims.jti and jti_name(claims.jti)])
+            # By the user name and what was sent it is looked for with every login; these only the token tells.
+            named = keys_of(
+                username=claims.principal, session=claims.session, tokens=[claims.jti and jti_name(claims.jti)]
+            )
             if await self._revoked.refuses(named):
                 return REVOKED
         # EMQX refuses a login whose expire_at has passed; within the leeway the end is that of the leeway.
@@ -109,95 +107,104 @@ class TokenCredential:
                 claims.groups,
                 claims.tenant,
                 claims.jti,
-                digest_name(connect.password),
+                digest_name(token),
+                claims.acl,
             )
         )
         if account is not None and account.expires_at is not None:
             expires_at = min(expires_at, account.expires_at)
-        return Allow(Reason.TOKEN, expires_at=expires_at)
+        superuser = claims.superuser and self._superusers
+        return Allow(Reason.TOKEN, expires_at=expires_at, client_attrs=claims.attrs, superuser=superuser)
 
-    def _claims(self, token: str) -> Claims | Deny:
+    def _mismatch(self, connect: Connect, claims: Claims) -> Deny | None:
+        """Tell why this client may not come with this token. Rules go by the user name, so it has to be the principal."""
+        if self._found_in == "password" and connect.username != claims.principal:
+            return Deny(Reason.WRONG_PRINCIPAL, detail="the user name is not the principal of the token")
+        if claims.platform:
+            session, colon, rest = connect.client_id.partition(":")
+            if session != claims.session or not colon or not rest:
+                return Deny(Reason.WRONG_CLIENT_ID, detail="the client id is not {session}:{random}")
+        return None
+
+    async def _claims(self, token: str) -> Claims | Deny:
         digest = hashlib.blake2b(token.encode(), key=self._digest_key, digest_size=32).digest()
         known = self._verified.get(digest)
         if known is not None:
             return known
-        claims = self._verify(token)
+        epoch = self._verified.epoch
+        claims = await self._verify(token)
         if isinstance(claims, Claims):
-            self._verified.put(digest, claims, self._verified.epoch)
+            self._verified.put(digest, claims, epoch)
         return claims
 
-    def _verify(self, token: str) -> Claims | Deny:
-        problem = Deny(Reason.TOKEN_INVALID, detail="the signature does not fit")
-        for key in self._keys:
+    async def _verify(self, token: str) -> Claims | Deny:
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.InvalidTokenError, ValueError, RecursionError):
+            return Deny(Reason.TOKEN_INVALID, detail="the token cannot be decoded")
+        algorithm, kid = header.get("alg"), header.get("kid", "")
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
+            return Deny(Reason.TOKEN_INVALID, detail="the algorithm is not one of token_algorithms")
+        keys = await self._keys.fitting(algorithm, kid if isinstance(kid, str) else "")
+        if isinstance(keys, Deny):
+            return keys
+        for key in keys:
             try:
-                return _checked(self._decode(token, key))
+                return self._reading.read(self._decode(token, key.key, algorithm))
             except jwt.InvalidSignatureError:
                 continue
-            except jwt.ExpiredSignatureError:
-                return Deny(Reason.TOKEN_EXPIRED)
-            except jwt.InvalidAlgorithmError:
-                return Deny(Reason.TOKEN_INVALID, detail="the algorithm is not one of token_algorithms")
-            except jwt.ImmatureSignatureError:
-                return Deny(Reason.TOKEN_CLAIMS, detail="the token is not valid yet (nbf or iat)")
-            except jwt.MissingRequiredClaimError as missing:
-                return Deny(Reason.TOKEN_CLAIMS, detail=f"the claim {missing.claim} is missing")
-            except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError):
-                return Deny(Reason.TOKEN_INVALID, detail="the token cannot be decoded")
-        return problem
+            except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as problem:
+                return _refusal(problem)
+        return Deny(Reason.TOKEN_INVALID, detail="the signature does not fit")
 
-    def _decode(self, token: str, key: str) -> dict[str, Any]:
+    def _decode(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:  # noqa: ANN401 - of whatever type
+        required = ["exp", *(["iss"] if self._issuers else []), *(["aud"] if self._audiences else [])]
         return jwt.decode(
             token,
             key,
-            algorithms=self._algorithms,
+            # Exactly the one that the key was chosen for.
+            algorithms=[algorithm],
             leeway=self._leeway,
-            options={"require": ["exp"], "verify_aud": False},
+            issuer=self._issuers or None,
+            audience=self._audiences or None,
+            # RFC 7519 wants text in `sub` and `jti`; issuers with numbers there exist, and we look at neither that way.
+            options={
+                "require": required,
+                "verify_aud": bool(self._audiences),
+                "verify_sub": False,
+                "verify_jti": False,
+            },
         )
 
 
-def _checked(claims: dict[str, Any]) -> Claims | Deny:
-    if claims.get("type") != "access":
-        return Deny(Reason.TOKEN_CLAIMS, detail="type is not access")
-    principal = next((claims[name] for name in _PRINCIPAL_CLAIMS if claims.get(name)), None)
-    if not isinstance(principal, str):
-        return Deny(Reason.TOKEN_CLAIMS, detail="none of uid, aid and cid names a principal")
-    session = claims.get("session")
-    if not isinstance(session, str) or not session:
-        return Deny(Reason.TOKEN_CLAIMS, detail="session is missing")
-    exp = int(claims["exp"])
-    if exp > _LATEST:
-        return Deny(Reason.TOKEN_CLAIMS, detail="exp is not in seconds")
-    groups = _groups(claims)
-    if groups is None:
-        return Deny(Reason.TOKEN_CLAIMS, detail="groups is not a list of names")
-    tenant = _text(claims.get("cid"))
-    subject, scope, jti = (_text(claims.get(name)) for name in ("subject", "scope", "jti"))
-    return Claims(principal, session, exp, subject, scope, groups, tenant, jti)
+def _weight(claims: Claims) -> int:
+    """Estimate the bytes of what is remembered of a token."""
+    return _CLAIMS_BYTES + len(claims.acl) + len(claims.scope) + len(claims.principal)
 
 
-def _groups(claims: dict[str, Any]) -> tuple[str, ...] | None:
-    """Return what a token belongs to; None where `groups` is no list of names: what is denied to a group must not be evaded so."""
-    named = claims.get("groups")
-    listed = [] if named is None else named
-    if not isinstance(listed, list) or not all(isinstance(one, str) and one for one in listed):
-        return None
-    # As the platform has it on every entity, a group is a domain name or the id of an app.
-    own = [text for name in ("domain", "aid") if (text := _text(claims.get(name)))]
-    return tuple(dict.fromkeys((*listed, *own)))
+def _refusal(problem: Exception) -> Deny:
+    """Return why a token is refused whose signature fits."""
+    match problem:
+        case jwt.ExpiredSignatureError():
+            return Deny(Reason.TOKEN_EXPIRED)
+        case jwt.ImmatureSignatureError():
+            return Deny(Reason.TOKEN_CLAIMS, detail="the token is not valid yet (nbf or iat)")
+        case jwt.MissingRequiredClaimError():
+            return Deny(Reason.TOKEN_CLAIMS, detail=f"the claim {problem.claim} is missing")
+        case jwt.InvalidIssuerError():
+            return Deny(Reason.TOKEN_CLAIMS, detail="iss is none that is accepted")
+        case jwt.InvalidAudienceError():
+            return Deny(Reason.TOKEN_CLAIMS, detail="aud is none that is accepted")
+    return Deny(Reason.TOKEN_INVALID, detail="the token cannot be decoded")
 
 
-def _text(claim: object) -> str:
-    """Return an optional claim; what is no text grants nothing."""
-    return claim if isinstance(claim, str) else ""
-
-
-def _looks_like_token(password: str) -> bool:
+def _looks_like_token(text: str) -> bool:
     """Tell a token from a password by its form: three segments, the first of which decodes to a JSON object with `alg`."""
-    if password.count(".") != _DOTS or not password.isascii():
+    if text.count(".") != _DOTS or not text.isascii():
         return False
-    if password.startswith("eyJ"):
+    if text.startswith("eyJ"):
         return True
-    head = password.partition(".")[0]
+    head = text.partition(".")[0]
     try:
         header = json.loads(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     except (binascii.Error, ValueError, RecursionError):

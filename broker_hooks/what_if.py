@@ -112,8 +112,8 @@ async def _look_up(store: Store, rule_sets: tuple[RuleSet, RuleSet], username: s
     revoked = await store.revocations.of(keys_of_client(username, client_id, session), int(time.time()))
     if who is None or revoked:
         return _Known(account, session, None)
-    held = who.held(await store.rules.of(who.subjects))
-    enforced, candidate = (Policy(rules.of(who.subjects, held), who.values) for rules in rule_sets)
+    stored = await store.rules.of(who.subjects)
+    enforced, candidate = (Policy(who.of(rules, stored), who.values) for rules in rule_sets)
     return _Known(account, session, (enforced, candidate))
 
 

@@ -15,6 +15,7 @@ import msgspec
 from companion.core import strict_json
 from companion.core.errors import CompanionError
 from companion.core.model import Access, Action, Allow, Connect, Decision
+from companion.core.token_names import holds_token, name_of_token
 
 DENY: Final = b'{"result":"deny"}'
 ALLOW: Final = b'{"result":"allow"}'
@@ -77,7 +78,11 @@ def decode_query(query: str) -> Fields:
 def connect(fields: Fields) -> Connect:
     """Return the fields as a request to connect."""
     get = fields.get
-    return Connect(get("clientid", ""), get("username", ""), get("password", ""), get("peerhost", ""))
+    username = get("username", "")
+    token = username if holds_token(username) else ""
+    if token:
+        username = name_of_token(token)
+    return Connect(get("clientid", ""), username, get("password", ""), get("peerhost", ""), token)
 
 
 def access(fields: Fields) -> Access:
@@ -91,21 +96,27 @@ def access(fields: Fields) -> Access:
         retain = _RETAIN[get("retain", "")]
     except KeyError:
         raise Malformed("qos is not 0, 1 or 2, or retain is not true or false") from None
-    return Access(action, get("topic", ""), get("clientid", ""), get("username", ""), get("peerhost", ""), qos, retain)
+    username = get("username", "")
+    if holds_token(username):
+        username = name_of_token(username)
+    return Access(action, get("topic", ""), get("clientid", ""), username, get("peerhost", ""), qos, retain)
 
 
 def encode(decision: Decision) -> bytes:
     """Return the body of the answer: always an explicit verdict, never a null (EMQX refuses those)."""
     if not isinstance(decision, Allow):
         return DENY
-    if decision.expires_at is None and not decision.acl:
-        return ALLOW
-    answer: dict[str, Any] = {"result": "allow"}
+    more: dict[str, Any] = {}
+    # What is not there is left out: EMQX refuses a login for a null.
     if decision.expires_at is not None:
-        answer["expire_at"] = decision.expires_at
+        more["expire_at"] = decision.expires_at
+    if decision.client_attrs:
+        more["client_attrs"] = decision.client_attrs
+    if decision.superuser:
+        more["is_superuser"] = True
     if decision.acl:
-        answer["acl"] = msgspec.Raw(decision.acl)
-    return msgspec.json.encode(answer)
+        more["acl"] = msgspec.Raw(decision.acl)
+    return msgspec.json.encode({"result": "allow", **more}) if more else ALLOW
 
 
 def _as_broker_writes(body: bytes) -> Fields | None:

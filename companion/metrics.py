@@ -6,7 +6,7 @@ process and passed to what measures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
@@ -112,7 +112,7 @@ class Metrics:
             ["cache"],
             registry=registry,
         )
-        self.audits, self.events = AuditMetrics(registry), EventMetrics(registry)
+        self.audits, self.events, self.reload = AuditMetrics(registry), EventMetrics(registry), ReloadMetrics(registry)
 
         # Publisher. "dead" changes are kept in the inbox with their reason.
         self.changes_taken = Counter(
@@ -216,7 +216,7 @@ class Metrics:
 
         self.stats, self.revocations = StatsMetrics(registry), RevocationMetrics(registry)
         self.mirror, self.emqx, self.acl = MirrorMetrics(registry), EmqxMetrics(registry), AclMetrics(registry)
-        self.shadow, self.reload = _shadow_tallies(registry), ReloadMetrics(registry)
+        self.shadow, self.token_keys = _shadow_tallies(registry), TokenKeyMetrics(registry)
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
@@ -296,6 +296,20 @@ class EventMetrics:
             "Messages on the presence topics that the broker acknowledged.",
             registry=registry,
         )
+
+
+class TokenKeyMetrics:
+    """Those of keys that lie elsewhere: `place` is `file` or `url`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._looks = Counter(
+            "companion_token_key_looks", "Looks at keys of tokens.", ["place", "outcome"], registry=registry
+        )
+
+    def told(self, place: Literal["file", "url"]) -> Callable[[bool], None]:
+        """Return what counts a look that went well, or not."""
+        well, ill = self._looks.labels(place, "ok"), self._looks.labels(place, "failed")
+        return lambda fine: (well if fine else ill).inc()
 
 
 class StatsMetrics:

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - likewise
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - likewise
     TOKEN_CLAIMS = "token_claims"  # noqa: S105 - likewise
+    KEYS_AWAY = "keys_away"
     WRONG_PRINCIPAL = "wrong_principal"
     WRONG_CLIENT_ID = "wrong_client_id"
     NOT_CONNECTED = "not_connected"
@@ -66,12 +67,15 @@ class Allow:
     """A yes. `expires_at` (Unix seconds) ends the session; `rule` names what allowed it.
 
     `acl` is the whole policy as EMQX takes it with a login (JSON), or empty: then the broker asks.
+    `client_attrs` and `superuser` are for the broker; the latter takes the client out of every authorization there.
     """
 
     reason: Reason
     rule: str = ""
     expires_at: int | None = None
     acl: bytes = field(default=b"", repr=False)
+    client_attrs: Mapping[str, str] = field(default_factory=dict)
+    superuser: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,8 @@ class Connect:
     username: str = ""
     password: str = field(default="", repr=False)
     peer_host: str = ""
+    token: str = field(default="", repr=False)
+    """What was sent as the user name, where that is a token; `username` is then its name (`companion.core.token_names`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +141,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A platform session that logged in with an access token; `expires_at` is the token's `exp` in Unix seconds.
+    """A session that logged in with a token; `expires_at` is the token's `exp` in Unix seconds.
 
-    `subject` and `scope` (space-separated) are the token's claims; grants to the subject hold within the scope. So are `groups` and
-    `tenant`, to which rules can be given. `jti` and `digest` (`companion.core.revocations.digest_name`) are what the token can be
-    revoked by.
+    `session` is the platform's, empty for other issuers. `subject` and `scope` (space-separated) are the token's claims; grants to
+    the subject hold within the scope. So are `groups` and `tenant`, to which rules can be given. `jti` and `digest`
+    (`companion.core.revocations.digest_name`) are what the token can be revoked by. `acl` is EMQX's claim of that name as JSON
+    (`companion.core.acl_claims`), empty without one.
     """
 
     username: str
@@ -153,6 +160,7 @@ class Session:
     tenant: str = ""
     jti: str = ""
     digest: str = ""
+    acl: str = ""
 
 
 class ChangeOp(StrEnum):

@@ -20,6 +20,7 @@ from companion.settings.publishing import PublishingSettings
 from companion.settings.revocations import RevocationSettings
 from companion.settings.statistics import StatisticsSettings
 from companion.settings.stores import StoreSettings
+from companion.settings.tokens import TokenSettings
 
 _KEY_CHARACTERS: Final = 16
 
@@ -40,6 +41,7 @@ class Settings(
     ArchiveSettings,
     JobsSettings,
     PublishingSettings,
+    TokenSettings,
     HookSettings,
     StoreSettings,
 ):

@@ -11,8 +11,22 @@ from pydantic import BeforeValidator, Field, model_validator
 from companion.logs import LogFormat
 from companion.settings.kinds import Group, Port, Seconds, Secrets, split
 
-Algorithm = Literal["HS256", "HS384", "HS512"]
-_KEY_BYTES: Final[dict[Algorithm, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
+Algorithm = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
+_KEY_BYTES: Final[dict[str, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 
 class HookSettings(Group):
@@ -67,9 +81,7 @@ class HookSettings(Group):
     password_max_cost: Annotated[int, Field(ge=4, le=20)] = Field(
         14, description="Costlier hashes are not checked, but refused"
     )
-    token_secrets: Secrets = Field(
-        (), description="HMAC secrets of platform access tokens; several for rotation; none: no tokens"
-    )
+    token_secrets: Secrets = Field((), description="HMAC secrets of access tokens; several for rotation")
     token_algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(split), Field(min_length=1)] = Field(
         ("HS256",), description="Signature algorithms that are accepted"
     )
@@ -123,9 +135,11 @@ class HookSettings(Group):
 
     @model_validator(mode="after")
     def _token_secrets(self) -> Self:
-        needed = max(_KEY_BYTES[algorithm] for algorithm in self.token_algorithms)
+        needed = max(_KEY_BYTES.get(algorithm, 0) for algorithm in self.token_algorithms)
         if any(len(secret.get_secret_value().encode()) < needed for secret in self.token_secrets):
             raise ValueError(
                 f"token_secrets: each has at least {needed} bytes for {', '.join(self.token_algorithms)} (RFC 7518 §3.2)"
             )
+        if any("-----BEGIN" in secret.get_secret_value() for secret in self.token_secrets):
+            raise ValueError("token_secrets: HMAC secrets only; public keys belong into token_keys")
         return self

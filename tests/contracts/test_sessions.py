@@ -24,7 +24,14 @@ async def test_nobody_at_first(store: Store) -> None:
 async def test_every_field_comes_back(store: Store) -> None:
     """What was put is what is found, also when it has expired."""
     for expires_at in (0, 1, 253_402_300_799):
-        wanted = session("u", "s:1", principal="somebody", session="s", expires_at=expires_at)
+        wanted = session(
+            "u",
+            "s:1",
+            principal="somebody",
+            session="s",
+            expires_at=expires_at,
+            acl='[{"topic":"\u00e4/#"}]' * expires_at.bit_length(),
+        )
         await store.sessions.put(wanted)
         assert await store.sessions.get("u", "s:1") == wanted
 

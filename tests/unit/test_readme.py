@@ -19,6 +19,9 @@ MADE = {
     "anonymizer_accounts": "(none)",
     "anonymizer_traces": "(none)",
     "stats_timezones": "(none)",
+    "token_required": "(none)",
+    "token_forbidden": "(none)",
+    "token_client_attrs": "(none)",
 }
 
 

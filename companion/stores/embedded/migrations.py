@@ -151,6 +151,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX presence_of_principal ON presence (principal, client_id)",
         "CREATE INDEX presence_untold ON presence (told) WHERE told = 0",
     ),
+    ("ALTER TABLE sessions ADD COLUMN acl TEXT NOT NULL DEFAULT ''",),
 )
 
 

@@ -37,6 +37,7 @@ class MongoSessions:
             "tenant": session.tenant,
             "jti": session.jti,
             "digest": session.digest,
+            "acl": session.acl,
         }
 
         async def replace() -> Any:  # noqa: ANN401 - what the driver tells is not looked at
