@@ -16,9 +16,12 @@ import bcrypt
 
 from broker_hooks.directory import Directory, refusal
 from broker_hooks.hashing import takes, verify
+from broker_hooks.rehash import Rehasher
+from broker_hooks.secrets_of import hash_of, refusal_of, singles_of
+from broker_hooks.uses import LazyUses, name_of_secret
 from companion.core.errors import Transient
-from companion.core.model import Account, Allow, Connect, Decision, Deny, Reason
-from companion.core.password_hashes import Bcrypt, PasswordHash, Plain, Salted, affordable, parse_password_hash
+from companion.core.model import Account, AccountSecret, Allow, Connect, Decision, Deny, Reason
+from companion.core.password_hashes import Bcrypt, PasswordHash, Single, affordable, cheap
 from companion.metrics import Metrics
 
 
@@ -72,11 +75,15 @@ class PasswordCredential:
         *,
         cost: int,
         max_cost: int,
+        rehasher: Rehasher | None = None,
+        uses: LazyUses | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._pool = pool
         self._max_cost = max_cost
+        self._rehasher = rehasher
+        self._uses = uses
         self._now = now
         self._nobody = Bcrypt(bcrypt.hashpw(b"nobody", bcrypt.gensalt(cost)).decode(), cost)
 
@@ -92,13 +99,13 @@ class PasswordCredential:
         return Allow(Reason.PASSWORD, expires_at=account.expires_at)
 
     async def _refusal(self, account: Account | None, password: bytes) -> Deny | None:
-        known = parse_password_hash(account.password_hash) if account else None
+        known = hash_of(account, self._max_cost) if account else None
         usable = known is not None and affordable(known, self._max_cost)
         checkable = known is not None and usable and takes(known, password)
         try:
             if known is not None and checkable:
                 right = await self._pool.matches(password, known)
-                if not right and isinstance(known, Plain | Salted):
+                if not right and cheap(known):
                     await self._as_nobody(password)
             else:
                 right = await self._as_nobody(password)
@@ -112,7 +119,33 @@ class PasswordCredential:
             return Deny(Reason.UNUSABLE_HASH, detail="no hash of a known kind, or its cost is above password_max_cost")
         if not right or not checkable:
             return Deny(Reason.WRONG_PASSWORD)
-        return refusal(account, self._now())
+        return refusal(account, self._now()) or await self._fitted(account, password)
+
+    async def _fitted(self, account: Account, password: bytes) -> Deny | None:
+        """Tell why the secret that fitted may not be used now, of several secrets; note that it was used."""
+        singles = singles_of(account, self._max_cost)
+        refused = None
+        for number, (secret, hashed) in enumerate(singles):
+            # Whoever has one secret costs no second check, nor does the last of several: it has to be this one.
+            sure = refused is None and number == len(singles) - 1
+            try:
+                if not sure and not (takes(hashed, password) and await self._pool.matches(password, hashed)):
+                    continue
+            except Overloaded:
+                return Deny(Reason.OVERLOADED)
+            except ValueError:
+                continue
+            refused = refusal_of(secret, self._now())
+            if refused is None:
+                self._note(account, secret, hashed, password)
+                break
+        return refused
+
+    def _note(self, account: Account, secret: AccountSecret | None, hashed: Single, password: bytes) -> None:
+        if self._uses is not None:
+            self._uses.note(name_of_secret(account.username, secret.id if secret else ""))
+        if self._rehasher is not None and secret is None:
+            self._rehasher.consider(account, hashed, password)
 
     async def _as_nobody(self, password: bytes) -> bool:
         """Take the time that a check takes."""

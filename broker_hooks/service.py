@@ -19,12 +19,15 @@ from broker_hooks.guard import Guard
 from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
+from broker_hooks.rehash import Rehasher
 from broker_hooks.revoked import Revoked
 from broker_hooks.shadow import Shadow
 from broker_hooks.token_claims import Reading
 from broker_hooks.token_keyset import running_keys
 from broker_hooks.tokens import TokenCredential
+from broker_hooks.uses import LazyUses
 from companion.background import background
+from companion.core.errors import CompanionError
 from companion.core.model import Connect, Decision
 from companion.core.ports import Store
 from companion.core.rule_sets import RuleBook
@@ -100,10 +103,21 @@ async def running_hooks(
         one_hop = OneHop(directory, metrics, seconds=settings.hooks_acl_seconds, patience=settings.hooks_deadline / 3)
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)
+        uses = LazyUses(store.uses, settings.last_used_every)
+        stack.push_async_callback(_last_words, uses)
+        rehasher = Rehasher(
+            store.accounts, settings.password_cost, lambda outcome: metrics.credentials.rehashed.labels(outcome).inc()
+        )
+        stack.callback(rehasher.close)
         token_keys = await stack.enter_async_context(running_keys(settings, metrics))
         kinds: dict[str, CredentialKind] = {
             "password": PasswordCredential(
-                directory, pool, cost=settings.password_cost, max_cost=settings.password_max_cost
+                directory,
+                pool,
+                cost=settings.password_cost,
+                max_cost=settings.password_max_cost,
+                rehasher=rehasher if settings.password_rehash else None,
+                uses=uses,
             ),
             "token": TokenCredential(
                 directory,
@@ -141,7 +155,9 @@ async def running_hooks(
             complete=one_hop.complete if settings.hooks_acl else None,
             events=EventsHandler(intake, metrics, max_body=settings.hooks_max_body, deadline=settings.hooks_deadline),
         )
-        await stack.enter_async_context(background(directory.follow(), revoked.run(), trail.run(), intake.run()))
+        await stack.enter_async_context(
+            background(directory.follow(), revoked.run(), trail.run(), intake.run(), uses.run(), rehasher.run())
+        )
         # A query may be as long as a body: with `method = get` it is the body.
         server = web.Server(
             handler,
@@ -177,3 +193,8 @@ def _reading(settings: Settings) -> Reading:
         required=settings.claim_tests("token_required"),
         forbidden=settings.claim_tests("token_forbidden"),
     )
+
+
+async def _last_words(uses: LazyUses) -> None:
+    with contextlib.suppress(CompanionError):
+        await uses.flush()

@@ -90,7 +90,7 @@ async def running_keys(settings: Settings, metrics: Metrics) -> AsyncIterator[Ke
             path = settings.token_jwks_file
             _checked_set(path)
             parse = partial(keys_in_jwks, secrets=True)
-            told = metrics.token_keys.told("file")
+            told = metrics.credentials.told("file")
             sources.append(refreshed(str(path), from_file(path), parse, told=told))
         if settings.token_jwks_url:
             tls = _tls(settings.token_jwks_ca_file)
@@ -99,7 +99,7 @@ async def running_keys(settings: Settings, metrics: Metrics) -> AsyncIterator[Ke
             )
             fetch = from_url(http, settings.token_jwks_url, settings.token_jwks_timeout)
             parse = partial(keys_in_jwks, secrets=False)
-            told = metrics.token_keys.told("url")
+            told = metrics.credentials.told("url")
             sources.append(refreshed("token_jwks_url", fetch, parse, told=told))
         for source in sources:
             stack.push_async_callback(source.close)

@@ -145,6 +145,12 @@ class AccountSource(_Table):
     secret_format: SecretFormat = "hash"  # noqa: S105 - likewise
     """`hash`: a text that tells its own kind, such as bcrypt's; the others: a digest in hexadecimal beside its salt."""
 
+    secrets: str = ""
+    """A list of further secrets: objects with a hash, perhaps a salt, and times from and to which it is good."""
+
+    secrets_hash: str = "password_hash"
+    secrets_not_before: str = "not_before"
+    secrets_not_after: str = "not_after"
     salt: str = ""
     salt_position: Literal["prefix", "suffix"] = "prefix"
     iterations: Annotated[int, Field(ge=1)] = 4096
@@ -199,6 +205,7 @@ class AccountSource(_Table):
             self.tenant,
             self.superuser,
             self.acls,
+            self.secrets,
         }
         return frozenset((single | set(self.username) | set(self.principal)) - {""})
 

@@ -216,7 +216,7 @@ class Metrics:
 
         self.stats, self.revocations = StatsMetrics(registry), RevocationMetrics(registry)
         self.mirror, self.emqx, self.acl = MirrorMetrics(registry), EmqxMetrics(registry), AclMetrics(registry)
-        self.shadow, self.token_keys = _shadow_tallies(registry), TokenKeyMetrics(registry)
+        self.shadow, self.credentials = _shadow_tallies(registry), CredentialMetrics(registry)
 
         # Bound once: the hot path looks nothing up by label, and a scrape shows every series from the start.
         self._decided = {
@@ -298,16 +298,22 @@ class EventMetrics:
         )
 
 
-class TokenKeyMetrics:
-    """Those of keys that lie elsewhere: `place` is `file` or `url`."""
+class CredentialMetrics:
+    """Those of what comes along with credentials."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.rehashed = Counter(
+            "companion_password_rehashes",
+            "Hashes that were to become bcrypt: replaced, changed by somebody meanwhile, or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self._looks = Counter(
             "companion_token_key_looks", "Looks at keys of tokens.", ["place", "outcome"], registry=registry
         )
 
     def told(self, place: Literal["file", "url"]) -> Callable[[bool], None]:
-        """Return what counts a look that went well, or not."""
+        """Return what counts a look at keys there that went well, or not."""
         well, ill = self._looks.labels(place, "ok"), self._looks.labels(place, "failed")
         return lambda fine: (well if fine else ill).inc()
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from broker_hooks.hashing import hash_password
+from companion.cli import secrets
 from companion.cli.audited import done, with_audited_store
 from companion.cli.context import print_json, print_rows, read_password, settings, with_store
 from companion.cli.importing import check_username, parse_expiry, read_accounts
@@ -17,6 +18,7 @@ from companion.core.model import Account, Kind
 from companion.core.ports import Store
 
 app = typer.Typer(help="Accounts: who may connect with a user name and a password.", no_args_is_help=True)
+app.add_typer(secrets.app, name="secrets")
 
 _PAGE = 1000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from companion.core.rules import Rule
@@ -41,6 +41,8 @@ class Reason(StrEnum):
     UNKNOWN_USER = "unknown_user"
     WRONG_PASSWORD = "wrong_password"  # noqa: S105 - likewise
     UNUSABLE_HASH = "unusable_hash"
+    SECRET_EXPIRED = "secret_expired"  # noqa: S105 - likewise
+    SECRET_NOT_YET = "secret_not_yet"  # noqa: S105 - likewise
     ACCOUNT_DISABLED = "account_disabled"
     ACCOUNT_EXPIRED = "account_expired"
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - likewise
@@ -119,12 +121,27 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountSecret:
+    """One more secret of an account, beside its password; good from `not_before` to `not_after` (Unix seconds) where set."""
+
+    id: str
+    password_hash: str = field(repr=False)
+    not_before: int | None = None
+    not_after: int | None = None
+
+
+MAX_SECRETS: Final = 4
+"""So many an account may have beside its password: each may cost a check at every login."""
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Somebody who connects with a user name and a password. `expires_at` is in Unix seconds.
 
     `subjects` are the names that grants are given to (`local@domain`, as the platform writes them); most have none. `rules` are
     those that its own document brings along, in the schemas of others; they are read, never stored by us. `groups` and `tenant` are
-    what it belongs to; rules can be given to them.
+    what it belongs to; rules can be given to them. `foreign` tells that others keep the
+    account, so that nothing of it can be written.
     """
 
     username: str
@@ -137,6 +154,8 @@ class Account:
     rules: tuple[Rule, ...] = ()
     groups: tuple[str, ...] = ()
     tenant: str = ""
+    secrets: tuple[AccountSecret, ...] = ()
+    foreign: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,12 @@ class HookSettings(Group):
     password_max_cost: Annotated[int, Field(ge=4, le=20)] = Field(
         14, description="Costlier hashes are not checked, but refused"
     )
+    password_rehash: bool = Field(
+        default=True, description="Replace hashes of our accounts that are no bcrypt, or cheaper, at the next login"
+    )
+    last_used_every: Seconds = Field(
+        3600.0, description="Least time between two notes of when a secret or a token was last used"
+    )
     token_secrets: Secrets = Field((), description="HMAC secrets of access tokens; several for rotation")
     token_algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(split), Field(min_length=1)] = Field(
         ("HS256",), description="Signature algorithms that are accepted"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from companion.core.errors import CompanionError
-from companion.core.model import Account, Notice, Scope, Session
+from companion.core.model import Account, AccountSecret, Notice, Scope, Session
 from companion.core.ports import Accounts, Notices, Revocations, Rules, Sessions, Waiting
 from companion.core.ports.identities import SessionField
 from companion.core.revocations import Revocation, Standing
@@ -49,6 +49,23 @@ class AnnouncingAccounts:
     async def set_password(self, username: str, password_hash: str) -> bool:
         """Replace the hash; False when there is no such account."""
         changed = await self._accounts.set_password(username, password_hash)
+        if changed:
+            await _tell(self._notices, Notice(Scope.ACCOUNT, username))
+        return changed
+
+    async def replace_hash(self, username: str, old: str, new: str) -> bool:
+        """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
+        return await self._told(username, changed=await self._accounts.replace_hash(username, old, new))
+
+    async def add_secret(self, username: str, secret: AccountSecret) -> bool:
+        """Give the account one more secret; False when there is no such account."""
+        return await self._told(username, changed=await self._accounts.add_secret(username, secret))
+
+    async def remove_secret(self, username: str, secret_id: str) -> bool:
+        """Take a secret away; False when there is no such account or secret."""
+        return await self._told(username, changed=await self._accounts.remove_secret(username, secret_id))
+
+    async def _told(self, username: str, *, changed: bool) -> bool:
         if changed:
             await _tell(self._notices, Notice(Scope.ACCOUNT, username))
         return changed

@@ -40,6 +40,7 @@ from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
 from companion.stores.mongo.source import MongoSource
 from companion.stores.mongo.stats import MongoStats
+from companion.stores.mongo.uses import MongoUses
 from companion.stores.mongo.watcher import MongoWatcher
 from companion.stores.mongo.watching import observed_scope, scope_of
 from companion.stores.nearby import HeardNotices, Nearby
@@ -84,6 +85,7 @@ class ProductionStore:
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
         self.revocations = AnnouncingRevocations(MongoRevocations(mongo_client), self.notices)
         self.account_changes = MongoAccountChanges(mongo_client, settings.mongo_accounts)
+        self.uses = MongoUses(mongo_client)
         self.audits = MongoAudits(mongo_client)
         self.presence = MongoPresence(mongo_client)
         self.runs = MongoRuns(mongo_client)

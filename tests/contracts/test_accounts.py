@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from companion.core.errors import CompanionError, Invalid
-from companion.core.model import Account, Kind
+from companion.core.model import MAX_SECRETS, Account, AccountSecret, Kind
 from companion.core.ports import Store
 from tests.support.adapters import Open
 from tests.support.entities import HOSTILE, account
@@ -82,6 +82,60 @@ async def test_a_new_password(store: Store) -> None:
     assert await store.accounts.set_password("alice", "another") is True
     assert await store.accounts.get("alice") == replace(before, password_hash="another")
     assert await store.accounts.get("bob") == account("bob")
+
+
+async def test_a_hash_that_is_still_the_same_is_replaced(store: Store, other: Store) -> None:
+    """The hash changes only if it is the one that was seen; of many who replace it at once, one does."""
+    before = account("alice", kind=Kind.USER, expires_at=5, secrets=(AccountSecret("s", "h"),))
+    await store.accounts.add([before])
+    assert await store.accounts.replace_hash("alice", "another", "new") is False
+    assert await store.accounts.replace_hash("nobody", "hash", "new") is False
+    assert await store.accounts.get("alice") == before
+    replacing = [(store if n % 2 else other).accounts.replace_hash("alice", "hash", f"new {n}") for n in range(10)]
+    replaced = await asyncio.gather(*replacing)
+    assert sum(replaced) == 1
+    assert await store.accounts.get("alice") == replace(before, password_hash=f"new {replaced.index(True)}")
+
+
+async def test_further_secrets(store: Store) -> None:
+    """They come and go one by one, each with what was said of it, and nothing else of the account changes."""
+    secrets = [
+        AccountSecret("a", "hash a"),
+        AccountSecret("b", "hash b", not_before=0),
+        AccountSecret("ä", "hash c", not_after=253_402_300_799),
+        AccountSecret("d", "hash d", 1, 2),
+    ]
+    await store.accounts.add([account("alice"), account("bob", secrets=tuple(secrets))])
+    for number, secret in enumerate(secrets, 1):
+        assert await store.accounts.add_secret("alice", secret) is True
+        assert await store.accounts.get("alice") == account("alice", secrets=tuple(secrets[:number]))
+    assert [one.secrets for one in await store.accounts.list()] == [tuple(secrets)] * 2
+    assert await store.accounts.remove_secret("alice", "b") is True
+    assert await store.accounts.remove_secret("alice", "b") is False
+    assert await store.accounts.get("alice") == account("alice", secrets=(secrets[0], *secrets[2:]))
+    assert await store.accounts.get("bob") == account("bob", secrets=tuple(secrets))
+
+
+async def test_no_more_secrets_than_may_be(store: Store, other: Store) -> None:
+    """An id comes once, and of many who add at once, through two stores, as many succeed as there is room."""
+    await store.accounts.add([account("alice")])
+    assert await store.accounts.add_secret("alice", AccountSecret("s", "h")) is True
+    with pytest.raises(Invalid, match="secret: 's'"):
+        await store.accounts.add_secret("alice", AccountSecret("s", "h2"))
+    adding = [(store if n % 2 else other).accounts.add_secret("alice", AccountSecret(str(n), "h")) for n in range(12)]
+    outcomes = await asyncio.gather(*adding, return_exceptions=True)
+    assert sum(outcome is True for outcome in outcomes) == MAX_SECRETS - 1
+    assert all(outcome is True or isinstance(outcome, Invalid) for outcome in outcomes)
+    found = await store.accounts.get("alice")
+    assert found is not None
+    assert len(found.secrets) == MAX_SECRETS
+
+
+async def test_nobody_to_give_a_secret_to(store: Store) -> None:
+    """Giving or taking a secret where there is no account says so and makes none."""
+    assert await store.accounts.add_secret("alice", AccountSecret("s", "h")) is False
+    assert await store.accounts.remove_secret("alice", "s") is False
+    assert await store.accounts.get("alice") is None
 
 
 async def test_disabled_and_enabled(store: Store) -> None:
@@ -161,6 +215,9 @@ async def test_what_cannot_be_stored(store: Store) -> None:
         store.accounts.add([account("alice"), account(bad)]),
         store.accounts.set_password(bad, "hash"),
         store.accounts.set_disabled(bad, disabled=True),
+        store.accounts.replace_hash("alice", "hash", bad),
+        store.accounts.add_secret(bad, AccountSecret("s", "h")),
+        store.accounts.remove_secret(bad, "s"),
         store.accounts.list(after=bad),
     ):
         with pytest.raises(CompanionError):

@@ -20,6 +20,7 @@ EVERY_PORT: Final = frozenset(
         "accounts",
         "rules",
         "sessions",
+        "uses",
         "notices",
         "counters",
         "leases",

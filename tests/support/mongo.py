@@ -33,6 +33,7 @@ from companion.stores.mongo.revocations import MongoRevocations
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
+from companion.stores.mongo.uses import MongoUses
 from tests.support.mosquitto import free_port
 
 URL: Final = os.environ.get("COMPANION_TEST_MONGO_URL", "")
@@ -196,9 +197,12 @@ class MongoPorts:
     documents: MongoDocuments
     revocations: MongoRevocations
     presence: MongoPresence
+    uses: MongoUses
 
 
-PORTS: Final = frozenset({"accounts", "rules", "sessions", "audits", "checkpoints", "runs", "revocations", "presence"})
+PORTS: Final = frozenset(
+    {"accounts", "rules", "sessions", "uses", "audits", "checkpoints", "runs", "revocations", "presence"}
+)
 
 
 @contextlib.asynccontextmanager
@@ -217,6 +221,7 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
             MongoDocuments(client),
             MongoRevocations(client),
             MongoPresence(client),
+            MongoUses(client),
         )
 
 

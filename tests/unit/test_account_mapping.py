@@ -11,7 +11,7 @@ from bson import ObjectId
 from pydantic import ValidationError
 
 from companion.account_sources import AccountSource, RuleSource
-from companion.core.model import Account, Kind
+from companion.core.model import Account, AccountSecret, Kind
 from companion.core.password_hashes import plain, salted
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
 from companion.core.windows import Window
@@ -65,6 +65,27 @@ def test_groups_and_tenants() -> None:
     elsewhere = read("users", {**user, "in": {"teams": ["x"], "firm": "acme"}}, groups="in.teams", tenant="in.firm")
     assert (elsewhere.groups, elsewhere.tenant) == (("x",), "acme")
     assert read("users", {**user, "firm": ["acme"]}, tenant="firm").tenant == ""
+
+
+def test_further_secrets() -> None:
+    """A list of secrets with their times; one that cannot be understood disables the account."""
+    listed = [
+        {"password_hash": BCRYPT, "not_after": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
+        {"id": "b", "password_hash": "x", "not_before": 1_893_456_000_000},
+    ]
+    found = read("users", {"_id": ONE, "password": BCRYPT, "credentials": listed}, secrets="credentials")
+    assert found.secrets == (
+        AccountSecret("0", BCRYPT, not_after=1_893_456_000),
+        AccountSecret("b", "x", not_before=1_893_456_000),
+    )
+    assert found.foreign
+    assert not found.disabled
+    devices = {"secrets": "more", "secrets_hash": "value", "secrets_not_after": "until"}
+    token = read("devices", {"_id": ONE, "token": "t", "more": [{"value": "u", "until": 7}]}, **devices)
+    assert token.secrets == (AccountSecret("0", plain("u"), not_after=7),)
+    bad_lists: list[Any] = ["x", [1], [{"not_before": "soon"}], [{}] * 5, {}]
+    for bad in bad_lists:
+        assert read("users", {"_id": ONE, "password": BCRYPT, "more": bad}, secrets="more").disabled
 
 
 def test_emqx_and_go_auth() -> None:

@@ -57,6 +57,36 @@ def companion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return run
 
 
+def test_further_secrets(companion: Companion) -> None:
+    """One is added, listed with its state, and taken away; the secret itself is shown nowhere."""
+    companion("accounts", "add", "alice", "--password-file", "-", typed="first")
+    added = companion(
+        *("accounts", "secrets", "add", "alice", "--password-file", "-", "--not-after", "2020-01-01T00:00:00Z"),
+        typed="second",
+    )
+    secret_id = added.output.split()[2]
+    companion("accounts", "secrets", "add", "alice", "--password-file", "-", "--not-before", "99999999999", typed="x")
+    listed = json.loads(companion("accounts", "secrets", "list", "alice", "--json").output)
+    assert [(one["id"] == secret_id, one["state"], one["last_used"]) for one in listed] == [
+        (False, "good", None),
+        (True, "expired", None),
+        (False, "not yet", None),
+    ]
+    table = companion("accounts", "secrets", "list", "alice").output
+    assert "2020-01-01T00:00:00+00:00" in table
+    assert "second" not in table + added.output
+    assert companion("accounts", "secrets", "remove", "alice", secret_id).code == 0
+    assert len(json.loads(companion("accounts", "secrets", "list", "alice", "--json").output)) == 2
+    assert "id: " in companion("accounts", "secrets", "remove", "alice", secret_id).problem
+    for arguments in (("list", "bob"), ("remove", "bob", "x"), ("add", "bob", "--password-file", "-")):
+        assert "bob" in companion("accounts", "secrets", *arguments, typed="x").problem
+    wrong_times = ("--not-before", "10", "--not-after", "10", "--password-file", "-")
+    assert "--not-after" in companion("accounts", "secrets", "add", "alice", *wrong_times, typed="x").problem
+    for _ in range(3):
+        assert companion("accounts", "secrets", "add", "alice", "--password-file", "-", typed="x").code == 0
+    assert "at most 4" in companion("accounts", "secrets", "add", "alice", "--password-file", "-", typed="x").problem
+
+
 def test_accounts_from_adding_to_disabling(companion: Companion) -> None:
     """An account is added with a password from standard input, listed without its hash, changed, disabled and enabled."""
     added = companion(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 
+import argon2
 import bcrypt
 import pytest
 
 from broker_hooks.hashing import hash_password, takes, verify
 from companion.core.errors import Invalid
 from companion.core.password_hashes import (
+    AnyOf,
+    Argon2,
     Bcrypt,
     PasswordHash,
     Pbkdf2,
+    Plain,
     affordable,
+    cheap,
     derived,
     parse_password_hash,
     plain,
@@ -88,6 +93,8 @@ BROUGHT = {
         "secret",
         f"$7$101${b64(b'salt')}${b64(hashlib.pbkdf2_hmac('sha512', b'secret', b'salt', 101))}",
     ),
+    "mosquitto before 2.0": ("secret", f"$6${b64(b'salt')}${b64(hashlib.sha512(b'secretsalt').digest())}"),
+    "argon2id": ("secret", argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=2).hash("secret")),
     "the example of EMQX's documentation": (
         "public",
         salted("sha256", "suffix", "slat_foo123", "44edc2d57cde8d79c98145003e105b90a14f1460b79186ea9cfe83942fc5abb5"),
@@ -121,6 +128,11 @@ def test_hashes_that_people_bring(name: str) -> None:
         "PBKDF2$sha512$1$YQ==$YQ==$YQ==",
         "PBKDF2$sha512$-1$YQ==$YQ==",
         "$7$0$YQ==$YQ==",
+        "$6$YQ==$YQ==",
+        "$6$rounds=5000$abc$" + "." * 86,
+        "$argon2i$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$" + "A" * 43,
+        "$argon2id$v=16$m=64,t=1,p=1$c2FsdHNhbHQ$" + "A" * 43,
+        "$argon2id$v=19$t=1,m=64,p=1$c2FsdHNhbHQ$" + "A" * 43,
         "$7$x$YQ==$YQ==",
         "$sha1$prefix$YQ==$YQ==",
         "$sha256$disable$YQ==$YQ==",
@@ -150,8 +162,40 @@ def test_digests_that_are_none(digest: str) -> None:
         (Bcrypt("", 15), False),
         (Pbkdf2("sha512", 1_638_400, b"", b"x"), True),
         (Pbkdf2("sha512", 1_638_401, b"", b"x"), False),
+        (Pbkdf2("sha512", 819_200, b"", b"x" * 65), True),
+        (Pbkdf2("sha512", 819_201, b"", b"x" * 65), False),
+        (Argon2("", 65_536, 16, 4), True),
+        (Argon2("", 65_536, 17, 4), False),
+        (Argon2("", 262_145, 1, 1), False),
+        (Argon2("", 64, 1, 17), False),
+        (AnyOf((Bcrypt("", 14), Plain(b"x"))), True),
+        (AnyOf((Bcrypt("", 15), Plain(b"x"))), False),
     ],
 )
 def test_what_may_be_checked(known: PasswordHash, *, ok: bool) -> None:
     """A hash that takes longer than bcrypt of the highest cost is not checked."""
     assert affordable(known, 14) is ok
+
+
+def test_any_of_several() -> None:
+    """Each of them will do, none is left out for a password that another cannot have, and a hash beside another shares its salt."""
+    first = hash_password("first", 4)
+    second = hash_password("second", 4, beside=first)
+    assert first[:29] == second[:29] != hash_password("second", 5, beside=first)[:29]
+    assert hash_password("x", 4, beside="no hash")[:7] == "$2b$04$"
+    known = [parse_password_hash(text) for text in (first, second, hash_password("third", 4), plain("fo\0urth"))]
+    several = AnyOf(tuple(one for one in known if one is not None))
+    assert len(several.hashes) == 4
+    for right in ("first", "second", "third", "fo\0urth"):
+        assert takes(several, right.encode())
+        assert verify(right.encode(), several)
+    for wrong in ("", "x", "firs", "first\0", "x" * 100):
+        assert not verify(wrong.encode(), several)
+    assert not cheap(several)
+    assert cheap(AnyOf((Plain(b"x"), Plain(b"y"))))
+
+
+def test_a_hash_that_its_library_refuses() -> None:
+    """What has the form of an Argon2 hash, but is none, is an error and no answer."""
+    with pytest.raises(ValueError, match="Argon2"):
+        verify(b"x", Argon2("$argon2id$v=19$m=1,t=1,p=4$c2FsdHNhbHQ$" + "A" * 43, 1, 1, 4))

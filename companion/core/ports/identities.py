@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol
 
-from companion.core.model import Account, Notice, Session
+from companion.core.model import Account, AccountSecret, Notice, Session
 from companion.core.rules import Rule
 
 SessionField = Literal["session", "jti", "digest"]
@@ -25,6 +25,21 @@ class Accounts(Protocol):
 
     async def set_password(self, username: str, password_hash: str) -> bool:
         """Replace the hash; False when there is no such account."""
+        ...
+
+    async def replace_hash(self, username: str, old: str, new: str) -> bool:
+        """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
+        ...
+
+    async def add_secret(self, username: str, secret: AccountSecret) -> bool:
+        """Give the account one more secret; False when there is no such account.
+
+        Raises `Invalid` when it has that id already, or `MAX_SECRETS` of them.
+        """
+        ...
+
+    async def remove_secret(self, username: str, secret_id: str) -> bool:
+        """Take a secret away; False when there is no such account or secret."""
         ...
 
     async def set_disabled(self, username: str, *, disabled: bool) -> bool:
@@ -106,4 +121,20 @@ class Counters(Protocol):
 
     async def add(self, key: str, seconds: float) -> int:
         """Count one more and return the count; the first of a count begins a window, with whose end the count is forgotten."""
+        ...
+
+
+class Uses(Protocol):
+    """When credentials were last used: known roughly, written lazily, missed by nobody."""
+
+    async def note(self, uses: Mapping[str, int]) -> None:
+        """Keep for each name of a credential when it was used (Unix seconds); the latest stays."""
+        ...
+
+    async def latest(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Return when these were last used; those that never were are left out."""
+        ...
+
+    async def forget(self, names: Sequence[str]) -> None:
+        """Forget these; no error for what is not known."""
         ...

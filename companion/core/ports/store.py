@@ -11,7 +11,7 @@ from companion.core.ports.audits import Audits
 from companion.core.ports.changes import Checkpoints, Inbox, Source
 from companion.core.ports.copies import Mirror, Watcher
 from companion.core.ports.documents import Documents
-from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions
+from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions, Uses
 from companion.core.ports.leases import Leases
 from companion.core.ports.presence import Presence
 from companion.core.ports.revocations import Revocations
@@ -46,6 +46,11 @@ class Store(Protocol):
     @property
     def account_changes(self) -> AccountChanges:
         """Accounts that whoever is connected must not use any more as before."""
+        ...
+
+    @property
+    def uses(self) -> Uses:
+        """When credentials were last used."""
         ...
 
     @property

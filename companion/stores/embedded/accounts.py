@@ -5,31 +5,43 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from companion.core.errors import Invalid
-from companion.core.model import Account, Kind
+from companion.core.model import MAX_SECRETS, Account, AccountSecret, Kind
 from companion.core.revocations import Cause
 from companion.stores.embedded.account_changes import note_change
 from companion.stores.embedded.database import Database
 
-_COLUMNS: Final = "username, kind, principal, password_hash, disabled, expires_at, subjects, groups, tenant"
-_MARKS: Final = ", ".join("?" for _ in _COLUMNS.split(","))
-_Row = tuple[str, str, str, str, int, int | None, str, str, str]
+_NAMES: Final = (
+    "username",
+    "kind",
+    "principal",
+    "password_hash",
+    "disabled",
+    "expires_at",
+    "subjects",
+    "groups",
+    "tenant",
+    "secrets",
+)
+_COLUMNS: Final = ", ".join(_NAMES)
+_MARKS: Final = ", ".join("?" for _ in _NAMES)
 
 
-def _account(row: _Row) -> Account:
-    username, kind, principal, password_hash, disabled, expires_at, subjects, groups, tenant = row
+def _account(row: tuple[Any, ...]) -> Account:
+    one = dict(zip(_NAMES, row, strict=True))
     return Account(
-        username,
-        Kind(kind),
-        principal,
-        password_hash,
-        disabled=bool(disabled),
-        expires_at=expires_at,
-        subjects=tuple(subjects.split("\n")) if subjects else (),
-        groups=names_in(groups),
-        tenant=tenant,
+        one["username"],
+        Kind(one["kind"]),
+        one["principal"],
+        one["password_hash"],
+        disabled=bool(one["disabled"]),
+        expires_at=one["expires_at"],
+        subjects=tuple(one["subjects"].split("\n")) if one["subjects"] else (),
+        groups=names_in(one["groups"]),
+        tenant=one["tenant"],
+        secrets=_secrets(one["secrets"]),
     )
 
 
@@ -41,6 +53,16 @@ def as_text(names: Sequence[str]) -> str:
 def names_in(text: str) -> tuple[str, ...]:
     """Return the names that a column holds."""
     return tuple(json.loads(text)) if text else ()
+
+
+def _secrets(text: str) -> tuple[AccountSecret, ...]:
+    return tuple(AccountSecret(*one) for one in json.loads(text)) if text else ()
+
+
+def _text(secrets: Sequence[AccountSecret]) -> str:
+    if not secrets:
+        return ""
+    return json.dumps([(one.id, one.password_hash, one.not_before, one.not_after) for one in secrets])
 
 
 class EmbeddedAccounts:
@@ -73,6 +95,7 @@ class EmbeddedAccounts:
                     "\n".join(account.subjects),
                     as_text(account.groups),
                     account.tenant,
+                    _text(account.secrets),
                 )
                 try:
                     connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", row)
@@ -84,6 +107,40 @@ class EmbeddedAccounts:
     async def set_password(self, username: str, password_hash: str) -> bool:
         """Replace the hash; False when there is no such account."""
         return await self._update("password_hash = ?", (password_hash,), username, Cause.PASSWORD)
+
+    async def replace_hash(self, username: str, old: str, new: str) -> bool:
+        """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
+
+        def job(connection: sqlite3.Connection) -> bool:
+            query = "UPDATE accounts SET password_hash = ? WHERE username = ? AND password_hash = ?"
+            return connection.execute(query, (new, username, old)).rowcount == 1
+
+        return await self._database.write(job)
+
+    async def add_secret(self, username: str, secret: AccountSecret) -> bool:
+        """Give the account one more secret; False when there is no such account."""
+
+        def job(connection: sqlite3.Connection) -> bool:
+            secrets = _secrets_of(connection, username)
+            if secrets is None:
+                return False
+            if len(secrets) >= MAX_SECRETS:
+                raise Invalid("secret", len(secrets) + 1, f"at most {MAX_SECRETS} beside the password")
+            if any(one.id == secret.id for one in secrets):
+                raise Invalid("secret", secret.id, "an id that the account does not have yet")
+            return _put(connection, username, (*secrets, secret))
+
+        return await self._database.write(job)
+
+    async def remove_secret(self, username: str, secret_id: str) -> bool:
+        """Take a secret away; False when there is no such account or secret."""
+
+        def job(connection: sqlite3.Connection) -> bool:
+            secrets = _secrets_of(connection, username) or ()
+            kept = [one for one in secrets if one.id != secret_id]
+            return len(kept) < len(secrets) and _put(connection, username, kept)
+
+        return await self._database.write(job)
 
     async def set_disabled(self, username: str, *, disabled: bool) -> bool:
         """Disable or enable; False when there is no such account."""
@@ -115,3 +172,13 @@ class EmbeddedAccounts:
             return cursor.rowcount == 1
 
         return await self._database.write(job)
+
+
+def _secrets_of(connection: sqlite3.Connection, username: str) -> tuple[AccountSecret, ...] | None:
+    row = connection.execute("SELECT secrets FROM accounts WHERE username = ?", (username,)).fetchone()
+    return None if row is None else _secrets(row[0])
+
+
+def _put(connection: sqlite3.Connection, username: str, secrets: Sequence[AccountSecret]) -> bool:
+    row = (_text(secrets), username)
+    return connection.execute("UPDATE accounts SET secrets = ? WHERE username = ?", row).rowcount == 1

@@ -152,6 +152,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX presence_untold ON presence (told) WHERE told = 0",
     ),
     ("ALTER TABLE sessions ADD COLUMN acl TEXT NOT NULL DEFAULT ''",),
+    (
+        "ALTER TABLE accounts ADD COLUMN secrets TEXT NOT NULL DEFAULT ''",
+        # Beside the accounts: what is noted here is no change that a decision could rest on.
+        "CREATE TABLE uses (name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    ),
 )
 
 

@@ -1,11 +1,13 @@
 """Accounts in MongoDB: the collection `mqtt_accounts`.
 
 A document has `username`, `kind`, `principal`, `password_hash`, and where they apply `disabled`, `expires_at` (Unix seconds),
-`subjects`, `groups` and `tenant`. Operators may write it themselves: what is missing or of another type is taken for the worse.
+`subjects`, `groups`, `tenant` and `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`). Operators may write it
+themselves: what is missing or of another type is taken for the worse.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,14 +15,25 @@ import structlog
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from companion.core.errors import Invalid
-from companion.core.model import Account, Kind
+from companion.core.model import MAX_SECRETS, Account, AccountSecret, Kind
 from companion.stores.mongo.client import MongoClient
 
 log = structlog.get_logger("companion.stores.mongo")
 
 COLLECTION: Final = "mqtt_accounts"
 FIELDS: Final = frozenset(
-    {"username", "kind", "principal", "password_hash", "disabled", "expires_at", "subjects", "groups", "tenant"}
+    {
+        "username",
+        "kind",
+        "principal",
+        "password_hash",
+        "disabled",
+        "expires_at",
+        "subjects",
+        "groups",
+        "tenant",
+        "secrets",
+    }
 )
 _BATCH_SECONDS: Final = 10.0
 
@@ -94,6 +107,39 @@ class MongoAccounts:
         """Replace the hash; False when there is no such account."""
         return await self._set(username, {"password_hash": password_hash})
 
+    async def replace_hash(self, username: str, old: str, new: str) -> bool:
+        """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
+        which = {"username": username, "password_hash": old}
+        # Whoever follows the changes is told with it that this is no other password.
+        change = {"$set": {"password_hash": new, "rehashed_at": int(time.time())}}
+        result = await self._client.call(lambda: self._accounts.update_one(which, change))
+        return bool(result.matched_count)
+
+    async def add_secret(self, username: str, secret: AccountSecret) -> bool:
+        """Give the account one more secret; False when there is no such account."""
+        which = {
+            "username": username,
+            "secrets.id": {"$ne": secret.id},
+            f"secrets.{MAX_SECRETS - 1}": {"$exists": False},
+        }
+        entry = secret_document(secret)
+        result = await self._client.call(lambda: self._accounts.update_one(which, {"$push": {"secrets": entry}}))
+        if result.matched_count:
+            return True
+        account = await self.get(username)
+        if account is None:
+            return False
+        if any(one.id == secret.id for one in account.secrets):
+            raise Invalid("secret", secret.id, "an id that the account does not have yet")
+        raise Invalid("secret", MAX_SECRETS + 1, f"at most {MAX_SECRETS} beside the password")
+
+    async def remove_secret(self, username: str, secret_id: str) -> bool:
+        """Take a secret away; False when there is no such account or secret."""
+        which = {"username": username, "secrets.id": secret_id}
+        change = {"$pull": {"secrets": {"id": secret_id}}}
+        result = await self._client.call(lambda: self._accounts.update_one(which, change))
+        return bool(result.matched_count)
+
     async def set_disabled(self, username: str, *, disabled: bool) -> bool:
         """Disable or enable; False when there is no such account."""
         return await self._set(username, {"disabled": disabled})
@@ -116,6 +162,7 @@ class MongoAccounts:
 
 
 _DUPLICATE: Final = 11000
+_LATEST: Final = 2**53
 _NAME: Final = (("username", 1),)
 
 
@@ -143,7 +190,39 @@ def _document(account: Account) -> dict[str, Any]:
         document["groups"] = list(account.groups)
     if account.tenant:
         document["tenant"] = account.tenant
+    if account.secrets:
+        document["secrets"] = [secret_document(one) for one in account.secrets]
     return document
+
+
+def secret_document(secret: AccountSecret) -> dict[str, Any]:
+    """Return a secret as it is stored."""
+    times = {"not_before": secret.not_before, "not_after": secret.not_after}
+    return {
+        "id": secret.id,
+        "password_hash": secret.password_hash,
+        **{name: at for name, at in times.items() if at is not None},
+    }
+
+
+def _secrets_in(value: object) -> tuple[AccountSecret, ...] | None:
+    """Read a list of secrets; None for what is none."""
+    if not isinstance(value, list) or len(value) > MAX_SECRETS:
+        return None
+    found = []
+    for one in value:
+        if not isinstance(one, Mapping) or not isinstance(one.get("id"), str):
+            return None
+        hashed, times = one.get("password_hash"), (one.get("not_before"), one.get("not_after"))
+        if not isinstance(hashed, str) or not all(at is None or _is_number(at) for at in times):
+            return None
+        not_before, not_after = (None if at is None else int(at) for at in times)
+        found.append(AccountSecret(one["id"], hashed, not_before, not_after))
+    return tuple(found)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LATEST
 
 
 def account_in(document: Mapping[str, Any]) -> Account:
@@ -153,6 +232,7 @@ def account_in(document: Mapping[str, Any]) -> Account:
     password_hash, disabled = document.get("password_hash", ""), document.get("disabled", False)
     expires_at, subjects = document.get("expires_at"), document.get("subjects", [])
     groups, tenant = document.get("groups", []), document.get("tenant", "")
+    secrets = _secrets_in(document.get("secrets", []))
     sound = (
         kind in {one.value for one in Kind}
         and isinstance(principal, str)
@@ -162,7 +242,7 @@ def account_in(document: Mapping[str, Any]) -> Account:
         and all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in (subjects, groups))
         and isinstance(tenant, str)
     )
-    if not sound:
+    if not sound or secrets is None:
         log.warning("an account has fields that cannot be understood: it is disabled", collection=COLLECTION)
         return Account(username, Kind.USER, username, "", disabled=True)
     return Account(
@@ -175,4 +255,5 @@ def account_in(document: Mapping[str, Any]) -> Account:
         subjects=tuple(subjects),
         groups=tuple(groups),
         tenant=tenant,
+        secrets=secrets,
     )

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from companion.account_sources import AccountSource, RuleSource
-from companion.core.model import Account, Lookup
+from companion.core.model import Account, AccountSecret, Lookup
 from companion.core.ports import Accounts, Rules
 from companion.core.rules import Rule, subject_of_account, subject_of_grants
 from companion.stores.mongo.accounts import COLLECTION, account_in
@@ -130,6 +130,18 @@ class GatheredAccounts:
     async def set_password(self, username: str, password_hash: str) -> bool:
         """Replace the hash of an account of ours; False when there is no such account."""
         return await self._own.set_password(username, password_hash)
+
+    async def replace_hash(self, username: str, old: str, new: str) -> bool:
+        """Replace the hash of an account of ours if it is still `old`."""
+        return await self._own.replace_hash(username, old, new)
+
+    async def add_secret(self, username: str, secret: AccountSecret) -> bool:
+        """Give an account of ours one more secret; False when there is no such account."""
+        return await self._own.add_secret(username, secret)
+
+    async def remove_secret(self, username: str, secret_id: str) -> bool:
+        """Take a secret from an account of ours; False when there is no such account or secret."""
+        return await self._own.remove_secret(username, secret_id)
 
     async def set_disabled(self, username: str, *, disabled: bool) -> bool:
         """Disable or enable an account of ours; False when there is no such account."""

@@ -13,7 +13,7 @@ from bson import ObjectId
 
 from companion.account_sources import AccountSource
 from companion.core import password_hashes
-from companion.core.model import Account
+from companion.core.model import MAX_SECRETS, Account, AccountSecret
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
 from companion.stores.mongo.go_auth import rules_of_acls
 
@@ -68,15 +68,17 @@ def names_of(source: AccountSource, document: Document) -> Sequence[str]:
 def account_of(source: AccountSource, document: Document, name: str, common_acls: Sequence[Document] = ()) -> Account:
     """Return the account that a document describes to whoever logs in as `name`."""
     principal = next((text for field in source.principal if (text := text_of(value_at(document, field)))), "")
-    expires_at, sound = _expiry(source, document)
+    expires_at, sound = _time(value_at(document, source.expires) if source.expires else None)
+    secrets = _secrets(source, document)
     groups = _groups(source, document)
     subjects = value_at(document, source.subjects) if source.subjects else None
     return Account(
         name,
         source.kind,
         principal or name,
-        _password_hash(source, document),
+        _password_hash(source, document, source.secret),
         disabled=not sound
+        or secrets is None
         or groups is None
         or not _usable(source, document)
         or bool(source.principal and not principal),
@@ -85,12 +87,14 @@ def account_of(source: AccountSource, document: Document, name: str, common_acls
         rules=_rules(source, document, name, common_acls),
         groups=groups or (),
         tenant=text_of(value_at(document, source.tenant)) if source.tenant else "",
+        secrets=secrets or (),
+        foreign=True,
     )
 
 
 def nobody(source: AccountSource, name: str) -> Account:
     """Return the account of a name that belongs to more than one: nobody's."""
-    return Account(name, source.kind, name, "", disabled=True)
+    return Account(name, source.kind, name, "", disabled=True, foreign=True)
 
 
 def _groups(source: AccountSource, document: Document) -> tuple[str, ...] | None:
@@ -109,9 +113,8 @@ def _usable(source: AccountSource, document: Document) -> bool:
     return status is None or str(status).lower() in {one.lower() for one in source.active}
 
 
-def _expiry(source: AccountSource, document: Document) -> tuple[int | None, bool]:
-    """Return the expiry in Unix seconds, and whether what stands there is one."""
-    value = value_at(document, source.expires) if source.expires else None
+def _time(value: object) -> tuple[int | None, bool]:
+    """Return a time in Unix seconds, and whether what stands there is one or nothing."""
     if value is None:
         return None, True
     if isinstance(value, dt.datetime):
@@ -121,8 +124,28 @@ def _expiry(source: AccountSource, document: Document) -> tuple[int | None, bool
     return None, False
 
 
-def _password_hash(source: AccountSource, document: Document) -> str:
-    secret = value_at(document, source.secret)
+def _secrets(source: AccountSource, document: Document) -> tuple[AccountSecret, ...] | None:
+    """Return the further secrets; None when they cannot be understood. They are numbered where they have no `id`."""
+    listed = value_at(document, source.secrets) if source.secrets else None
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or len(listed) > MAX_SECRETS:
+        return None
+    found = []
+    for number, one in enumerate(listed):
+        if not isinstance(one, Mapping):
+            return None
+        not_before, begins = _time(value_at(one, source.secrets_not_before))
+        not_after, ends = _time(value_at(one, source.secrets_not_after))
+        if not (begins and ends):
+            return None
+        hashed = _password_hash(source, one, source.secrets_hash)
+        found.append(AccountSecret(text_of(one.get("id")) or str(number), hashed, not_before, not_after))
+    return tuple(found)
+
+
+def _password_hash(source: AccountSource, document: Document, field: str) -> str:
+    secret = value_at(document, field)
     if isinstance(secret, bytes):
         secret = secret.decode("ascii", errors="replace")
     if not isinstance(secret, str) or not secret:
