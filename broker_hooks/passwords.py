@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 import bcrypt
 
 from broker_hooks.directory import Directory, refusal
+from broker_hooks.granting import Granting
 from broker_hooks.hashing import takes, verify
 from broker_hooks.rehash import Rehasher
 from broker_hooks.secrets_of import hash_of, refusal_of, singles_of
 from broker_hooks.uses import LazyUses, name_of_secret
 from companion.core.errors import Transient
-from companion.core.model import Account, AccountSecret, Allow, Connect, Decision, Deny, Reason
+from companion.core.model import Account, AccountSecret, Connect, Decision, Deny, Reason
 from companion.core.password_hashes import Bcrypt, PasswordHash, Single, affordable, cheap
 from companion.metrics import Metrics
 
@@ -75,6 +76,7 @@ class PasswordCredential:
         *,
         cost: int,
         max_cost: int,
+        granting: Granting,
         rehasher: Rehasher | None = None,
         uses: LazyUses | None = None,
         now: Callable[[], float] = time.time,
@@ -82,6 +84,7 @@ class PasswordCredential:
         self._directory = directory
         self._pool = pool
         self._max_cost = max_cost
+        self._granting = granting
         self._rehasher = rehasher
         self._uses = uses
         self._now = now
@@ -96,7 +99,7 @@ class PasswordCredential:
         if refused is not None or account is None:
             return refused
         await self._directory.end_session(connect.username, connect.client_id)
-        return Allow(Reason.PASSWORD, expires_at=account.expires_at)
+        return self._granting.allow(Reason.PASSWORD, account)
 
     async def _refusal(self, account: Account | None, password: bytes) -> Deny | None:
         known = hash_of(account, self._max_cost) if account else None

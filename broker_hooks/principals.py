@@ -9,6 +9,7 @@ from typing import Final
 
 from broker_hooks.session_rules import rules_in_session
 from companion.core.model import Account, Deny, Reason, Session
+from companion.core.policy import SUPERUSER
 from companion.core.rule_sets import RuleSet
 from companion.core.rules import (
     EVERYONE,
@@ -62,7 +63,9 @@ class Principal:
     def held(self, stored: Sequence[Rule]) -> Sequence[Rule]:
         """Return those of the store's rules of the subjects that hold, and the rules that the account brings along."""
         rules = stored if self.session is None else _within_scope(stored, self.session)
-        return rules if self.account is None else (*rules, *self.account.rules)
+        if self.account is None:
+            return rules
+        return (*rules, *self.account.rules, *(SUPERUSER if self.account.superuser else ()))
 
     def of(self, rule_set: RuleSet, stored: Sequence[Rule]) -> Sequence[Rule]:
         """Return what holds by this set, given the store's rules of the subjects, and by what came with the session."""

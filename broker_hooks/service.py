@@ -15,6 +15,7 @@ from broker_hooks.authenticate import CredentialKind, authenticate
 from broker_hooks.directory import Directory
 from broker_hooks.events import EventIntake, EventsHandler
 from broker_hooks.explaining import note_lookups
+from broker_hooks.granting import Granting
 from broker_hooks.guard import Guard
 from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.passwords import PasswordCredential, PasswordPool
@@ -109,6 +110,7 @@ async def running_hooks(
             store.accounts, settings.password_cost, lambda outcome: metrics.credentials.rehashed.labels(outcome).inc()
         )
         stack.callback(rehasher.close)
+        granting = Granting(settings.hooks_client_attrs, superusers=settings.hooks_superusers)
         token_keys = await stack.enter_async_context(running_keys(settings, metrics))
         kinds: dict[str, CredentialKind] = {
             "password": PasswordCredential(
@@ -116,6 +118,7 @@ async def running_hooks(
                 pool,
                 cost=settings.password_cost,
                 max_cost=settings.password_max_cost,
+                granting=granting,
                 rehasher=rehasher if settings.password_rehash else None,
                 uses=uses,
             ),
@@ -133,7 +136,7 @@ async def running_hooks(
                 issuers=settings.token_issuers,
                 audiences=settings.token_audiences,
                 found_in=settings.token_from,
-                superusers=settings.hooks_superusers,
+                granting=granting,
             ),
         }
         chosen = [kinds[name] for name in settings.hooks_credentials]

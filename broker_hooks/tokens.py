@@ -20,10 +20,11 @@ import jwt
 
 from broker_hooks.cache import Cache
 from broker_hooks.directory import Directory, refusal
+from broker_hooks.granting import Granting
 from broker_hooks.revoked import REVOKED, Revoked
 from broker_hooks.token_claims import Claims, Reading
 from broker_hooks.token_keyset import KeySet
-from companion.core.model import Allow, Connect, Decision, Deny, Reason, Session
+from companion.core.model import Connect, Decision, Deny, Reason, Session
 from companion.core.revocations import digest_name, jti_name, keys_of
 from companion.metrics import Metrics
 
@@ -47,10 +48,10 @@ class TokenCredential:
         seconds: float,
         size: int = 2**40,
         reading: Reading,
+        granting: Granting,
         issuers: Sequence[str] = (),
         audiences: Sequence[str] = (),
         found_in: Literal["password", "username"] = "password",
-        superusers: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
@@ -62,7 +63,7 @@ class TokenCredential:
         self._issuers = list(issuers)
         self._audiences = list(audiences)
         self._found_in = found_in
-        self._superusers = superusers
+        self._granting = granting
         self._now = now
         self._verified: Cache[bytes, Claims] = Cache("token", entries, seconds, metrics, size=size, weigh=_weight)
         self._digest_key = secrets.token_bytes(32)
@@ -111,10 +112,9 @@ class TokenCredential:
                 claims.acl,
             )
         )
-        if account is not None and account.expires_at is not None:
-            expires_at = min(expires_at, account.expires_at)
-        superuser = claims.superuser and self._superusers
-        return Allow(Reason.TOKEN, expires_at=expires_at, client_attrs=claims.attrs, superuser=superuser)
+        return self._granting.allow(
+            Reason.TOKEN, account, ends=expires_at, claimed=claims.attrs, superuser=claims.superuser
+        )
 
     def _mismatch(self, connect: Connect, claims: Claims) -> Deny | None:
         """Tell why this client may not come with this token. Rules go by the user name, so it has to be the principal."""

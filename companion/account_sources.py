@@ -175,6 +175,9 @@ class AccountSource(_Table):
 
     tenant: str = ""
     superuser: str = ""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Attributes for the broker, each with its field."""
+
     acls: str = ""
     """A list of mosquitto-go-auth's `{topic, acc}`."""
 
@@ -207,7 +210,8 @@ class AccountSource(_Table):
             self.acls,
             self.secrets,
         }
-        return frozenset((single | set(self.username) | set(self.principal)) - {""})
+        several = set(self.username) | set(self.principal) | set(self.attributes.values())
+        return frozenset((single | several) - {""})
 
 
 class RuleSource(_Table):

@@ -13,6 +13,7 @@ from companion.cli import secrets
 from companion.cli.audited import done, with_audited_store
 from companion.cli.context import print_json, print_rows, read_password, settings, with_store
 from companion.cli.importing import check_username, parse_expiry, read_accounts
+from companion.core.client_attrs import is_attr_value
 from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
 from companion.core.ports import Store
@@ -33,6 +34,14 @@ Groups = Annotated[
     list[str] | None, typer.Option("--group", help="A group that it is in; may be repeated.", show_default=False)
 ]
 Tenant = Annotated[str, typer.Option(help="The tenant that it belongs to.", show_default=False)]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Attribute for the broker (COMPANION_HOOKS_CLIENT_ATTRS); may be given several times.",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -47,6 +56,8 @@ def add(
     ] = "",
     group: Groups = None,
     tenant: Tenant = "",
+    attribute: Attributes = None,
+    superuser: Annotated[bool, typer.Option("--superuser", help="May do whatever no rule denies.")] = False,
     password_file: PasswordFile = None,
 ) -> None:
     """Add an account; its password comes from a prompt or a file, never from an argument."""
@@ -63,6 +74,8 @@ def add(
         expires_at=expires_at,
         groups=groups,
         tenant=tenant,
+        attributes=_attributes(attribute or []),
+        superuser=superuser,
     )
     with_audited_store(
         lambda store: store.accounts.add([account]),
@@ -83,6 +96,26 @@ def passwd(username: Username, password_file: PasswordFile = None) -> None:
         ),
     )
     typer.echo(f"changed the password of {username}")
+
+
+@app.command("set")
+def set_account(
+    username: Username,
+    attribute: Attributes = None,
+    superuser: Annotated[
+        bool | None,
+        typer.Option("--superuser/--no-superuser", help="May do whatever no rule denies, or not.", show_default=False),
+    ] = None,
+) -> None:
+    """Replace all attributes of an account, or what it may; what is not given stays. `--attribute -` leaves none."""
+    if attribute is None and superuser is None:
+        raise Invalid("--attribute, --superuser", "neither", "at least one of them")
+    attributes = None if attribute is None else _attributes(attribute)
+    _known(
+        username,
+        found=with_store(lambda store: store.accounts.adjust(username, attributes=attributes, superuser=superuser)),
+    )
+    typer.echo(f"changed {username}")
 
 
 @app.command()
@@ -131,6 +164,8 @@ def list_accounts(
                     "groups": list(account.groups),
                     "tenant": account.tenant,
                 }
+                | ({"attributes": dict(account.attributes)} if account.attributes else {})
+                | ({"superuser": True} if account.superuser else {})
                 for account in accounts
             ]
         )
@@ -182,6 +217,17 @@ def _switched(username: str, *, disabled: bool) -> bool:
         lambda store: store.accounts.set_disabled(username, disabled=disabled),
         lambda found: [done(reason, username=username)] if found else [],
     )
+
+
+def _attributes(listed: list[str]) -> dict[str, str]:
+    attributes = {}
+    for one in listed:
+        name, equals, value = one.partition("=")
+        if one != "-":
+            if not (name and equals and is_attr_value(value)):
+                raise Invalid("--attribute", one, "NAME=VALUE, with a printable value of up to 1024 characters")
+            attributes[name] = value
+    return attributes
 
 
 def _known(username: str, *, found: bool) -> None:

@@ -140,8 +140,8 @@ class Account:
 
     `subjects` are the names that grants are given to (`local@domain`, as the platform writes them); most have none. `rules` are
     those that its own document brings along, in the schemas of others; they are read, never stored by us. `groups` and `tenant` are
-    what it belongs to; rules can be given to them. `foreign` tells that others keep the
-    account, so that nothing of it can be written.
+    what it belongs to; rules can be given to them. `foreign` tells that others keep the account, so that nothing of it can be
+    written. `attributes` are for the broker (`client_attrs`). A superuser may do whatever no rule denies.
     """
 
     username: str
@@ -156,6 +156,8 @@ class Account:
     tenant: str = ""
     secrets: tuple[AccountSecret, ...] = ()
     foreign: bool = field(default=False, compare=False)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    superuser: bool = False
 
 
 @dataclass(frozen=True, slots=True)

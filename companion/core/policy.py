@@ -214,3 +214,10 @@ OWN_TOPICS: Final = (
 )
 """What every principal may do without a stored rule: subscribe to everything below its own id, and, in a platform session, publish
 below `{principal}/{session}/`. A stored deny rule still beats them."""
+
+SUPERUSER: Final = tuple(
+    # `#` does not match topics that begin with `$` (MQTT 5 §4.7.2).
+    Rule(EVERYONE, Effect.ALLOW, RuleAction.ALL, everything, id="own:superuser")
+    for everything in ("#", "$SYS/#")
+)
+"""What the account of a superuser may do: whatever no rule denies."""

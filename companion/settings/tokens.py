@@ -14,6 +14,7 @@ from companion.settings.hooks import HookSettings
 from companion.settings.kinds import Names, Seconds, named, split
 
 _BLOCK: Final = re.compile(r"-----BEGIN [^-]+-----.+?-----END [^-]+-----", re.DOTALL)
+_OF_ACCOUNTS: Final = ("kind", "principal", "username")
 _PLACEHOLDERS: Final = ("${username}", "${clientid}")
 
 
@@ -87,6 +88,10 @@ class TokenSettings(HookSettings):
     token_superuser: Claim = Field(
         "", description="Claim that, being true, makes a superuser where hooks_superusers is set; empty: none"
     )
+    hooks_client_attrs: Annotated[dict[str, str], BeforeValidator(named)] = Field(
+        default_factory=dict,
+        description="Client attributes from accounts: kind, principal, username or attributes.NAME of each (a table)",
+    )
     hooks_superusers: bool = Field(
         default=False,
         description="Tell EMQX is_superuser of whoever is one: it then asks about no topic of theirs any more",
@@ -106,7 +111,15 @@ class TokenSettings(HookSettings):
                     raise ValueError(f"the placeholders are {' and '.join(_PLACEHOLDERS)} ({name})")
         return value
 
-    @field_validator("token_client_attrs")
+    @field_validator("hooks_client_attrs")
+    @classmethod
+    def _account_attrs(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value.values():
+            if name not in _OF_ACCOUNTS and not (name.startswith("attributes.") and name.removeprefix("attributes.")):
+                raise ValueError(f"{', '.join(_OF_ACCOUNTS)} or attributes.NAME ({name})")
+        return value
+
+    @field_validator("token_client_attrs", "hooks_client_attrs")
     @classmethod
     def _attr_keys(cls, value: dict[str, str]) -> dict[str, str]:
         for key in value:

@@ -6,7 +6,7 @@ broadcast that is away fails no write that the store has taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -56,6 +56,13 @@ class AnnouncingAccounts:
     async def replace_hash(self, username: str, old: str, new: str) -> bool:
         """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
         return await self._told(username, changed=await self._accounts.replace_hash(username, old, new))
+
+    async def adjust(
+        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+    ) -> bool:
+        """Replace those that are given; False when there is no such account."""
+        changed = await self._accounts.adjust(username, attributes=attributes, superuser=superuser)
+        return await self._told(username, changed=changed)
 
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:
         """Give the account one more secret; False when there is no such account."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -159,6 +160,25 @@ async def test_groups_and_tenant(store: Store) -> None:
     assert await store.accounts.get("bob") == account("bob", groups=("g",))
 
 
+async def test_attributes_and_superusers(store: Store) -> None:
+    """Each is kept, is replaced as a whole where it is given, and stays where it is not."""
+    before = account("alice", attributes={"tenant": "t1", "ä.b": 'ü "1"'}, superuser=True)
+    await store.accounts.add([before, account("bob")])
+    assert await store.accounts.get("alice") == before
+    changes: list[tuple[dict[str, Any], Account]] = [
+        ({}, before),
+        ({"attributes": {"a": "b"}}, replace(before, attributes={"a": "b"})),
+        ({"superuser": False}, replace(before, attributes={"a": "b"}, superuser=False)),
+        ({"attributes": {}, "superuser": True}, replace(before, attributes={})),
+    ]
+    for given, expected in changes:
+        assert await store.accounts.adjust("alice", **given) is True
+        assert await store.accounts.get("alice") == expected
+    assert await store.accounts.get("bob") == account("bob")
+    assert await store.accounts.adjust("nobody", superuser=True) is False
+    assert await store.accounts.get("nobody") is None
+
+
 async def test_nobody_to_change(store: Store) -> None:
     """Changing an account that does not exist says so and makes none."""
     assert await store.accounts.set_password("alice", "hash") is False
@@ -218,6 +238,8 @@ async def test_what_cannot_be_stored(store: Store) -> None:
         store.accounts.replace_hash("alice", "hash", bad),
         store.accounts.add_secret(bad, AccountSecret("s", "h")),
         store.accounts.remove_secret(bad, "s"),
+        store.accounts.adjust(bad, superuser=True),
+        store.accounts.adjust("alice", attributes={"a": bad}),
         store.accounts.list(after=bad),
     ):
         with pytest.raises(CompanionError):

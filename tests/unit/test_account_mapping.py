@@ -88,6 +88,17 @@ def test_further_secrets() -> None:
         assert read("users", {"_id": ONE, "password": BCRYPT, "more": bad}, secrets="more").disabled
 
 
+def test_attributes_for_the_broker() -> None:
+    """Each from its field, as text; what has none is left out. A superuser is known as one."""
+    attributes = {"id": "_id", "tenant": "org.id", "n": "n", "none": "x", "list": "l"}
+    document = {"_id": ONE, "password": BCRYPT, "org": {"id": "t1"}, "n": 7, "l": [1], "root": True}
+    found = read("users", document, attributes=attributes, superuser="root")
+    assert found.attributes == {"id": str(ONE), "tenant": "t1", "n": "7"}
+    assert found.superuser
+    assert not read("users", document | {"root": 1}, superuser="root").superuser
+    assert {"org.id", "n", "root"} <= source("users", attributes=attributes, superuser="root").fields
+
+
 def test_emqx_and_go_auth() -> None:
     """Both schemas, superusers and access lists too."""
     emqx = read("emqx", {"username": "alice", "password_hash": "ab" * 32, "salt": "s", "is_superuser": True})

@@ -57,6 +57,26 @@ def companion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return run
 
 
+def test_attributes_and_superusers(companion: Companion) -> None:
+    """They are given at the beginning or later, as a whole, and shown in the list."""
+
+    def shown() -> tuple[dict[str, str], bool]:
+        (account,) = json.loads(companion("accounts", "list", "--json").output)
+        return account.get("attributes", {}), account.get("superuser", False)
+
+    options = ("--attribute", "tenant=t=1", "--attribute", "b=2", "--superuser")
+    companion("accounts", "add", "alice", "--password-file", "-", *options, typed="x")
+    assert shown() == ({"tenant": "t=1", "b": "2"}, True)
+    assert companion("accounts", "set", "alice", "--attribute", "c=3").output == "changed alice\n"
+    assert shown() == ({"c": "3"}, True)
+    companion("accounts", "set", "alice", "--attribute", "-", "--no-superuser")
+    assert shown() == ({}, False)
+    assert "neither" in companion("accounts", "set", "alice").problem
+    for wrong in ("x", "=1", "a=", "a=\n"):
+        assert "--attribute" in companion("accounts", "set", "alice", "--attribute", wrong).problem
+    assert "bob" in companion("accounts", "set", "bob", "--superuser").problem
+
+
 def test_further_secrets(companion: Companion) -> None:
     """One is added, listed with its state, and taken away; the secret itself is shown nowhere."""
     companion("accounts", "add", "alice", "--password-file", "-", typed="first")

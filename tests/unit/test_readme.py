@@ -22,6 +22,7 @@ MADE = {
     "token_required": "(none)",
     "token_forbidden": "(none)",
     "token_client_attrs": "(none)",
+    "hooks_client_attrs": "(none)",
 }
 
 

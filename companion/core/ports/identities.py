@@ -31,6 +31,12 @@ class Accounts(Protocol):
         """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
         ...
 
+    async def adjust(
+        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+    ) -> bool:
+        """Replace those that are given; False when there is no such account."""
+        ...
+
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:
         """Give the account one more secret; False when there is no such account.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from companion.core.errors import Invalid
@@ -24,6 +24,8 @@ _NAMES: Final = (
     "groups",
     "tenant",
     "secrets",
+    "attributes",
+    "superuser",
 )
 _COLUMNS: Final = ", ".join(_NAMES)
 _MARKS: Final = ", ".join("?" for _ in _NAMES)
@@ -42,6 +44,8 @@ def _account(row: tuple[Any, ...]) -> Account:
         groups=names_in(one["groups"]),
         tenant=one["tenant"],
         secrets=_secrets(one["secrets"]),
+        attributes=json.loads(one["attributes"]),
+        superuser=bool(one["superuser"]),
     )
 
 
@@ -96,6 +100,8 @@ class EmbeddedAccounts:
                     as_text(account.groups),
                     account.tenant,
                     _text(account.secrets),
+                    json.dumps(dict(account.attributes), ensure_ascii=False),
+                    int(account.superuser),
                 )
                 try:
                     connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", row)
@@ -114,6 +120,23 @@ class EmbeddedAccounts:
         def job(connection: sqlite3.Connection) -> bool:
             query = "UPDATE accounts SET password_hash = ? WHERE username = ? AND password_hash = ?"
             return connection.execute(query, (new, username, old)).rowcount == 1
+
+        return await self._database.write(job)
+
+    async def adjust(
+        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+    ) -> bool:
+        """Replace those that are given; False when there is no such account."""
+        # Not escaped: SQLite refuses what is no UTF-8.
+        text = None if attributes is None else json.dumps(dict(attributes), ensure_ascii=False)
+        row = (text, None if superuser is None else int(superuser), username)
+
+        def job(connection: sqlite3.Connection) -> bool:
+            query = (
+                "UPDATE accounts SET attributes = coalesce(?, attributes), superuser = coalesce(?, superuser)"
+                " WHERE username = ?"
+            )
+            return connection.execute(query, row).rowcount == 1
 
         return await self._database.write(job)
 

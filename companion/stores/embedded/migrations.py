@@ -157,6 +157,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # Beside the accounts: what is noted here is no change that a decision could rest on.
         "CREATE TABLE uses (name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE accounts ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE accounts ADD COLUMN superuser INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 

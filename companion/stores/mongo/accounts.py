@@ -1,8 +1,8 @@
 """Accounts in MongoDB: the collection `mqtt_accounts`.
 
 A document has `username`, `kind`, `principal`, `password_hash`, and where they apply `disabled`, `expires_at` (Unix seconds),
-`subjects`, `groups`, `tenant` and `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`). Operators may write it
-themselves: what is missing or of another type is taken for the worse.
+`subjects`, `groups`, `tenant`, `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`), `attributes` (texts by name)
+and `superuser`. Operators may write it themselves: what is missing or of another type is taken for the worse.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ FIELDS: Final = frozenset(
         "groups",
         "tenant",
         "secrets",
+        "attributes",
+        "superuser",
     }
 )
 _BATCH_SECONDS: Final = 10.0
@@ -115,6 +117,13 @@ class MongoAccounts:
         result = await self._client.call(lambda: self._accounts.update_one(which, change))
         return bool(result.matched_count)
 
+    async def adjust(
+        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+    ) -> bool:
+        """Replace those that are given; False when there is no such account."""
+        given = {"attributes": None if attributes is None else dict(attributes), "superuser": superuser}
+        return await self._set(username, {name: value for name, value in given.items() if value is not None})
+
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:
         """Give the account one more secret; False when there is no such account."""
         which = {
@@ -149,7 +158,9 @@ class MongoAccounts:
         return await self._set(username, {"groups": list(groups), "tenant": tenant})
 
     async def _set(self, username: str, fields: Mapping[str, object]) -> bool:
-        result = await self._client.call(lambda: self._accounts.update_one({"username": username}, {"$set": fields}))
+        # MongoDB takes no empty change; nothing to be replaced is still a question whether there is the account.
+        change = {"$set": fields or {"username": username}}
+        result = await self._client.call(lambda: self._accounts.update_one({"username": username}, change))
         return bool(result.matched_count)
 
     async def list(self, *, after: str = "", limit: int = 1000) -> Sequence[Account]:
@@ -192,6 +203,10 @@ def _document(account: Account) -> dict[str, Any]:
         document["tenant"] = account.tenant
     if account.secrets:
         document["secrets"] = [secret_document(one) for one in account.secrets]
+    if account.attributes:
+        document["attributes"] = dict(account.attributes)
+    if account.superuser:
+        document["superuser"] = True
     return document
 
 
@@ -233,6 +248,7 @@ def account_in(document: Mapping[str, Any]) -> Account:
     expires_at, subjects = document.get("expires_at"), document.get("subjects", [])
     groups, tenant = document.get("groups", []), document.get("tenant", "")
     secrets = _secrets_in(document.get("secrets", []))
+    attributes, superuser = document.get("attributes", {}), document.get("superuser", False)
     sound = (
         kind in {one.value for one in Kind}
         and isinstance(principal, str)
@@ -241,6 +257,9 @@ def account_in(document: Mapping[str, Any]) -> Account:
         and (expires_at is None or (isinstance(expires_at, int | float) and not isinstance(expires_at, bool)))
         and all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in (subjects, groups))
         and isinstance(tenant, str)
+        and isinstance(attributes, Mapping)
+        and all(isinstance(one, str) for one in attributes.values())
+        and isinstance(superuser, bool)
     )
     if not sound or secrets is None:
         log.warning("an account has fields that cannot be understood: it is disabled", collection=COLLECTION)
@@ -256,4 +275,6 @@ def account_in(document: Mapping[str, Any]) -> Account:
         groups=tuple(groups),
         tenant=tenant,
         secrets=secrets,
+        attributes=dict(attributes),
+        superuser=superuser,
     )

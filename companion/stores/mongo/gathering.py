@@ -135,6 +135,12 @@ class GatheredAccounts:
         """Replace the hash of an account of ours if it is still `old`."""
         return await self._own.replace_hash(username, old, new)
 
+    async def adjust(
+        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+    ) -> bool:
+        """Replace those that are given of an account of ours; False when there is no such account."""
+        return await self._own.adjust(username, attributes=attributes, superuser=superuser)
+
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:
         """Give an account of ours one more secret; False when there is no such account."""
         return await self._own.add_secret(username, secret)

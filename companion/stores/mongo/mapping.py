@@ -13,6 +13,7 @@ from bson import ObjectId
 
 from companion.account_sources import AccountSource
 from companion.core import password_hashes
+from companion.core.claim_tests import text_of_claim
 from companion.core.model import MAX_SECRETS, Account, AccountSecret
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
 from companion.stores.mongo.go_auth import rules_of_acls
@@ -89,6 +90,12 @@ def account_of(source: AccountSource, document: Document, name: str, common_acls
         tenant=text_of(value_at(document, source.tenant)) if source.tenant else "",
         secrets=secrets or (),
         foreign=True,
+        attributes={
+            key: text
+            for key, field in source.attributes.items()
+            if (text := text_of(value_at(document, field)) or text_of_claim(value_at(document, field)))
+        },
+        superuser=bool(source.superuser) and value_at(document, source.superuser) is True,
     )
 
 
