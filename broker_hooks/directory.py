@@ -271,6 +271,8 @@ class Directory:
         name, account, until, session = await self._found(username, client_id)
         now = self._now()
         who = principal_of(account, session, username, client_id, now)
+        if session is not None and session.token and await self._store.tokens.get(session.token) is None:
+            raise Refused(NOT_CONNECTED)
         stored = await self._store.rules.of(who.subjects)
         book = self._book
         rules = who.of(book.enforced, stored)

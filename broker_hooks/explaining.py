@@ -127,6 +127,8 @@ class Explainer:
             return Found(account, session, source, lookup, refused.deny)
         if await self._store.revocations.of(keys_of_client(username, client_id, session), int(now)):
             return Found(account, session, source, lookup, REVOKED)
+        if session is not None and session.token and await self._store.tokens.get(session.token) is None:
+            return Found(account, session, source, lookup, NOT_CONNECTED)
         return Found(account, session, source, lookup, who, await self._store.rules.of(who.subjects))
 
     async def explain(self, access: Access, at: float | None = None) -> dict[str, Any]:

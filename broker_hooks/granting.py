@@ -30,10 +30,12 @@ class Granting:
         ends: int | None = None,
         claimed: Mapping[str, str] | None = None,
         superuser: bool = False,
+        limited: bool = False,
     ) -> Allow:
         """Return the yes to a login of this account, if there is one, that ends at `ends` (Unix seconds) or with the account.
 
-        `claimed` are attributes, and `superuser` is said, by what came with the login itself.
+        `claimed` are attributes, and `superuser` is said, by what came with the login itself. Who comes with `limited` rights is
+        no superuser, whatever the account is.
         """
         of_account = account.expires_at if account is not None else None
         expires_at = min((end for end in (ends, of_account) if end is not None), default=None)
@@ -41,7 +43,9 @@ class Granting:
         if self._attrs and account is not None:
             attrs = self._of(account) | attrs
         entitled = superuser or (account is not None and account.superuser)
-        return Allow(reason, expires_at=expires_at, client_attrs=attrs, superuser=entitled and self._superusers)
+        return Allow(
+            reason, expires_at=expires_at, client_attrs=attrs, superuser=entitled and self._superusers and not limited
+        )
 
     def _of(self, account: Account) -> dict[str, str]:
         known = {"kind": account.kind.value, "principal": account.principal, "username": account.username}

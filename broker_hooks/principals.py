@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
 
-from broker_hooks.session_rules import rules_in_session
+from broker_hooks.session_rules import granted_within_scope, rules_in_session
 from companion.core.model import Account, Deny, Reason, Session
 from companion.core.policy import SUPERUSER
 from companion.core.rule_sets import RuleSet
@@ -15,7 +15,6 @@ from companion.core.rules import (
     EVERYONE,
     SESSION_KIND,
     Rule,
-    RuleAction,
     subject_of_account,
     subject_of_grants,
     subject_of_group,
@@ -62,7 +61,7 @@ class Principal:
 
     def held(self, stored: Sequence[Rule]) -> Sequence[Rule]:
         """Return those of the store's rules of the subjects that hold, and the rules that the account brings along."""
-        rules = stored if self.session is None else _within_scope(stored, self.session)
+        rules = stored if self.session is None else granted_within_scope(stored, self.session)
         if self.account is None:
             return rules
         return (*rules, *self.account.rules, *(SUPERUSER if self.account.superuser else ()))
@@ -86,7 +85,7 @@ def principal_of(
     ends = [(float(account.expires_at), _ACCOUNT_EXPIRED)] if account and account.expires_at is not None else []
     if session is not None:
         values |= {"principal": session.principal, "session": session.session}
-        kind = SESSION_KIND
+        kind = account.kind.value if session.token and account is not None else SESSION_KIND
         ends.append((float(session.expires_at), _TOKEN_EXPIRED))
     elif account is not None:
         values["principal"] = account.principal
@@ -94,7 +93,7 @@ def principal_of(
     else:
         raise Refused(NOT_CONNECTED)
     granted_to = () if account is None else account.subjects
-    if session is not None:
+    if session is not None and not session.token:
         granted_to = (session.subject,) if session.subject else ()
     belonging = [one for one in (session, account) if one is not None]
     tenants = list(dict.fromkeys(one.tenant for one in belonging if one.tenant))
@@ -111,23 +110,3 @@ def principal_of(
     )
     expires_at, ended = min(ends, key=itemgetter(0), default=(float("inf"), _ACCOUNT_EXPIRED))
     return Principal(account, session, values, subjects, expires_at, ended)
-
-
-def _within_scope(rules: Sequence[Rule], session: Session) -> Sequence[Rule]:
-    """Leave out the grants whose action the token's scope does not hold."""
-    scope = session.scope.split()
-    grants = subject_of_grants(session.subject)
-    if "whole" in scope or not session.subject:
-        return rules
-    kept = []
-    for rule in rules:
-        if rule.subject != grants:
-            kept.append(rule)
-            continue
-        kept += [rule_of for rule_of in _by_action(rule) if rule_of.action.value in scope]
-    return kept
-
-
-def _by_action(rule: Rule) -> Sequence[Rule]:
-    actions = (RuleAction.PUBLISH, RuleAction.SUBSCRIBE) if rule.action is RuleAction.ALL else (rule.action,)
-    return [replace(rule, action=action) for action in actions]

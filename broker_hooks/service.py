@@ -17,6 +17,7 @@ from broker_hooks.events import EventIntake, EventsHandler
 from broker_hooks.explaining import note_lookups
 from broker_hooks.granting import Granting
 from broker_hooks.guard import Guard
+from broker_hooks.long_tokens import LongTokenCredential
 from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
@@ -32,7 +33,7 @@ from companion.core.errors import CompanionError
 from companion.core.model import Connect, Decision
 from companion.core.ports import Store
 from companion.core.rule_sets import RuleBook
-from companion.keys import Keyring
+from companion.keys import Keyring, apt_keys
 from companion.metrics import Metrics
 from companion.rule_files import read_rule_book
 from companion.settings import Settings
@@ -122,6 +123,7 @@ async def running_hooks(
                 rehasher=rehasher if settings.password_rehash else None,
                 uses=uses,
             ),
+            "apt": LongTokenCredential(directory, store.tokens, keys=apt_keys(settings), granting=granting, uses=uses),
             "token": TokenCredential(
                 directory,
                 metrics,

@@ -47,6 +47,16 @@ def ops_keys(settings: Settings) -> Sequence[str]:
     return _keys(settings, [key.get_secret_value() for key in settings.ops_keys], "ops.key")
 
 
+def apt_keys(settings: Settings) -> Sequence[str]:
+    """Return the keys of long-lived tokens: the configured ones, or the one made in the data folder.
+
+    With the production stores that would be another one in every process: there, none are made.
+    """
+    if settings.store == "production":
+        return [key.get_secret_value() for key in settings.apt_keys]
+    return _keys(settings, [key.get_secret_value() for key in settings.apt_keys], "apt.key")
+
+
 def _keys(settings: Settings, configured: Sequence[str], file_name: str) -> Sequence[str]:
     return configured or [ensure_key(settings.data_dir / file_name)]
 

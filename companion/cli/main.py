@@ -23,6 +23,7 @@ from companion.cli import (
     rules,
     stats,
     stores,
+    tokens,
 )
 from companion.cli.context import settings, use_config
 from companion.core.errors import CompanionError, shown
@@ -43,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(rules.app, name="rules")
 app.add_typer(stores.app, name="stores")
 app.add_typer(jobs.app, name="jobs")

@@ -31,6 +31,7 @@ class Reason(StrEnum):
 
     PASSWORD = "password"  # noqa: S105 - the name of a reason, not a secret
     TOKEN = "token"  # noqa: S105 - likewise
+    LONG_TOKEN = "long_token"  # noqa: S105 - likewise
     RULE = "rule"
     OWN_TOPIC = "own_topic"
 
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - likewise
     TOKEN_CLAIMS = "token_claims"  # noqa: S105 - likewise
     KEYS_AWAY = "keys_away"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
     WRONG_PRINCIPAL = "wrong_principal"
     WRONG_CLIENT_ID = "wrong_client_id"
     NOT_CONNECTED = "not_connected"
@@ -168,6 +170,7 @@ class Session:
     the subject hold within the scope. So are `groups` and `tenant`, to which rules can be given. `jti` and `digest`
     (`companion.core.revocations.digest_name`) are what the token can be revoked by. `acl` is EMQX's claim of that name as JSON
     (`companion.core.acl_claims`), empty without one.
+    `token` is the id of a long-lived token: then all that allows holds within the scope, and no longer than the token is there.
     """
 
     username: str
@@ -182,6 +185,7 @@ class Session:
     jti: str = ""
     digest: str = ""
     acl: str = ""
+    token: str = ""
 
 
 class ChangeOp(StrEnum):

@@ -49,7 +49,7 @@ class Settings(
 
     shutdown_deadline: Seconds = Field(10.0, description="Time to finish what is in flight after SIGTERM")
 
-    @field_validator("hooks_keys", "ops_keys")
+    @field_validator("hooks_keys", "ops_keys", "apt_keys")
     @classmethod
     def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in value:

@@ -48,8 +48,8 @@ class HookSettings(Group):
         65_536, description="Longest body or query of a hook request"
     )
     hooks_credentials: Annotated[
-        tuple[Literal["token", "password"], ...], BeforeValidator(split), Field(min_length=1)
-    ] = Field(("token", "password"), description="Credential kinds, in the order in which they are tried")
+        tuple[Literal["token", "apt", "password"], ...], BeforeValidator(split), Field(min_length=1)
+    ] = Field(("token", "apt", "password"), description="Credential kinds, in the order in which they are tried")
     hooks_acl: bool = Field(
         default=False,
         description="Give EMQX (5.8 and later) the whole policy with a login, where it can be said exactly",
@@ -83,6 +83,10 @@ class HookSettings(Group):
     )
     password_rehash: bool = Field(
         default=True, description="Replace hashes of our accounts that are no bcrypt, or cheaper, at the next login"
+    )
+    apt_keys: Secrets = Field(
+        (),
+        description="Keys under which long-lived tokens are kept, the same everywhere; several for rotation; one is made without",
     )
     last_used_every: Seconds = Field(
         3600.0, description="Least time between two notes of when a secret or a token was last used"

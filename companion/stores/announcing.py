@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from companion.core.errors import CompanionError
+from companion.core.long_tokens import LongToken
 from companion.core.model import Account, AccountSecret, Notice, Scope, Session
-from companion.core.ports import Accounts, Notices, Revocations, Rules, Sessions, Waiting
+from companion.core.ports import Accounts, LongTokens, Notices, Revocations, Rules, Sessions, Waiting
 from companion.core.ports.identities import SessionField
 from companion.core.revocations import Revocation, Standing
 from companion.core.rules import Rule
@@ -210,3 +211,31 @@ class AnnouncingRevocations:
     async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
         """Remove up to `limit` older than `before` that neither stand nor wait; return how many. Nobody is refused by them."""
         return await self._revocations.prune(before, limit, dry=dry)
+
+
+class AnnouncingTokens:
+    """The port `LongTokens`, over another one. A new token is nothing that anybody remembers; one that goes is."""
+
+    def __init__(self, tokens: LongTokens, notices: Notices) -> None:
+        self._tokens = tokens
+        self._notices = notices
+
+    async def add(self, token: LongToken) -> None:
+        """Store it; `Invalid` for an id that exists already."""
+        await self._tokens.add(token)
+
+    async def get(self, token_id: str) -> LongToken | None:
+        """Return the token, or None."""
+        return await self._tokens.get(token_id)
+
+    async def remove(self, token_id: str) -> bool:
+        """Remove it; False when there is no such token."""
+        token = await self._tokens.get(token_id)
+        removed = await self._tokens.remove(token_id)
+        if removed and token is not None:
+            await _tell(self._notices, Notice(Scope.ACCOUNT, token.username))
+        return removed
+
+    async def list(self, username: str = "") -> Sequence[LongToken]:
+        """Return all of them, or those of this user name, in the order of their ids."""
+        return await self._tokens.list(username)

@@ -18,7 +18,13 @@ from companion.core.ports import Mirror, Notices, Observed, Source, Watcher
 from companion.core.stats import Counting
 from companion.settings import Settings
 from companion.stores import mongo, redis
-from companion.stores.announcing import AnnouncingAccounts, AnnouncingRevocations, AnnouncingRules, AnnouncingSessions
+from companion.stores.announcing import (
+    AnnouncingAccounts,
+    AnnouncingRevocations,
+    AnnouncingRules,
+    AnnouncingSessions,
+    AnnouncingTokens,
+)
 from companion.stores.counters import FallbackCounters, LocalCounters
 from companion.stores.findings import Finding
 from companion.stores.joining import JoinedNotices
@@ -40,6 +46,7 @@ from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
 from companion.stores.mongo.source import MongoSource
 from companion.stores.mongo.stats import MongoStats
+from companion.stores.mongo.tokens import MongoTokens
 from companion.stores.mongo.uses import MongoUses
 from companion.stores.mongo.watcher import MongoWatcher
 from companion.stores.mongo.watching import observed_scope, scope_of
@@ -85,6 +92,7 @@ class ProductionStore:
         self.sessions = AnnouncingSessions(MongoSessions(mongo_client), self.notices)
         self.revocations = AnnouncingRevocations(MongoRevocations(mongo_client), self.notices)
         self.account_changes = MongoAccountChanges(mongo_client, settings.mongo_accounts)
+        self.tokens = AnnouncingTokens(MongoTokens(mongo_client), self.notices)
         self.uses = MongoUses(mongo_client)
         self.audits = MongoAudits(mongo_client)
         self.presence = MongoPresence(mongo_client)

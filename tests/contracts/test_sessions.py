@@ -30,6 +30,7 @@ async def test_every_field_comes_back(store: Store) -> None:
             principal="somebody",
             session="s",
             expires_at=expires_at,
+            token="t" * (expires_at % 2),
             acl='[{"topic":"\u00e4/#"}]' * expires_at.bit_length(),
         )
         await store.sessions.put(wanted)

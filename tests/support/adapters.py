@@ -20,6 +20,7 @@ EVERY_PORT: Final = frozenset(
         "accounts",
         "rules",
         "sessions",
+        "tokens",
         "uses",
         "notices",
         "counters",

@@ -33,6 +33,7 @@ from companion.stores.mongo.revocations import MongoRevocations
 from companion.stores.mongo.rules import MongoRules
 from companion.stores.mongo.runs import MongoRuns
 from companion.stores.mongo.sessions import MongoSessions
+from companion.stores.mongo.tokens import MongoTokens
 from companion.stores.mongo.uses import MongoUses
 from tests.support.mosquitto import free_port
 
@@ -198,10 +199,11 @@ class MongoPorts:
     revocations: MongoRevocations
     presence: MongoPresence
     uses: MongoUses
+    tokens: MongoTokens
 
 
 PORTS: Final = frozenset(
-    {"accounts", "rules", "sessions", "uses", "audits", "checkpoints", "runs", "revocations", "presence"}
+    {"accounts", "rules", "sessions", "tokens", "uses", "audits", "checkpoints", "runs", "revocations", "presence"}
 )
 
 
@@ -222,6 +224,7 @@ async def opened(url: str, database: str, timeout: float = 10.0) -> AsyncIterato
             MongoRevocations(client),
             MongoPresence(client),
             MongoUses(client),
+            MongoTokens(client),
         )
 
 

@@ -77,6 +77,29 @@ def test_attributes_and_superusers(companion: Companion) -> None:
     assert "bob" in companion("accounts", "set", "bob", "--superuser").problem
 
 
+def test_long_lived_tokens(companion: Companion, tmp_path: Path) -> None:
+    """One is made and shown once, listed without itself, and taken back; its digest alone is kept."""
+    made = companion("tokens", "add", "alice", "--name", "a gateway", "--scope", "publish", "--address", "10.0.0.0/8")
+    token = made.output.strip()
+    assert token.startswith("apt_")
+    assert "not shown again" in made.errors
+    assert token not in made.errors
+    companion("tokens", "add", "bob", "--expires", "2030-01-01T00:00:00Z")
+    (listed,) = json.loads(companion("tokens", "list", "--username", "alice", "--json").output)
+    assert listed["id"] == token.split("_")[1]
+    assert (listed["scopes"], listed["addresses"], listed["last_used"]) == (["publish"], ["10.0.0.0/8"], None)
+    table = companion("tokens", "list").output
+    assert "2 tokens" in table
+    assert "2030-01-01T00:00:00+00:00" in table
+    secret = token.split("_", 2)[2]
+    assert secret not in table
+    assert all(secret.encode() not in file.read_bytes() for file in (tmp_path / "data").iterdir())
+    assert companion("tokens", "revoke", listed["id"]).output == f"revoked token {listed['id']}\n"
+    assert "id: " in companion("tokens", "revoke", listed["id"]).problem
+    for wrong in (("--scope", "all"), ("--address", "10.0.0.1/8"), ("--expires", "soon"), ("--name", "\n")):
+        assert wrong[1].strip() in companion("tokens", "add", "alice", *wrong).problem
+
+
 def test_further_secrets(companion: Companion) -> None:
     """One is added, listed with its state, and taken away; the secret itself is shown nowhere."""
     companion("accounts", "add", "alice", "--password-file", "-", typed="first")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from companion.core.errors import Invalid
-from companion.keys import Keyring, ensure_key, hook_keys, ops_keys
+from companion.keys import Keyring, apt_keys, ensure_key, hook_keys, ops_keys
 from companion.settings import Settings
 
 KEY, OTHER = "a-key-of-the-tests", "another-key-of-the-tests"
@@ -101,3 +101,19 @@ def test_configured_keys_come_first(tmp_path: Path) -> None:
     made = Settings(data_dir=tmp_path)
     assert hook_keys(made) == hook_keys(made) != ops_keys(made)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["hook.key", "ops.key"]
+
+
+def test_keys_of_long_lived_tokens(tmp_path: Path) -> None:
+    """One is made on a machine of its own; where processes share a store, another one in each would be of no use."""
+    made = Settings(data_dir=tmp_path)
+    assert apt_keys(made) == apt_keys(made)
+    assert [one.name for one in tmp_path.iterdir()] == ["apt.key"]
+    shared = {
+        "store": "production",
+        "mongo_url": "mongodb://m",
+        "redis_url": "redis://r",
+        "data_dir": tmp_path / "none",
+    }
+    assert list(apt_keys(Settings.model_validate(shared))) == []
+    assert list(apt_keys(Settings.model_validate(shared | {"apt_keys": KEY}))) == [KEY]
+    assert not (tmp_path / "none").exists()

@@ -217,7 +217,7 @@ def test_two_values_in_one_place(tmp_path: Path, content: str, environ: dict[str
         ("token_algorithms", "none", "'HS256', 'HS384', 'HS512'"),
         ("token_algorithms", "", "at least 1 item"),
         ("hooks_credentials", "", "at least 1 item"),
-        ("hooks_credentials", "password,luck", "'token' or 'password'"),
+        ("hooks_credentials", "password,luck", "'token', 'apt' or 'password'"),
         ("publisher_topics", "/#", "wildcard"),
         ("publisher_topics", "{nobody}", "{owner}"),
         ("publisher_topics", " , ", "at least 1 item"),
@@ -311,7 +311,7 @@ def test_a_secret_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_which_settings_are_secret() -> None:
     """Keys, token secrets, passwords, and addresses that hold one."""
-    assert secret_fields() == {"hooks_keys", "ops_keys", "token_secrets"} | SINGLE
+    assert secret_fields() == {"apt_keys", "hooks_keys", "ops_keys", "token_secrets"} | SINGLE
 
 
 def test_secrets_are_not_shown() -> None:

@@ -16,6 +16,7 @@ from companion.core.ports.revocations import Revocations, Waiting
 from companion.core.ports.runs import Runs
 from companion.core.ports.statistics import Observed, Seen, Statistics
 from companion.core.ports.store import Store
+from companion.core.ports.tokens import LongTokens
 
 __all__ = [
     "AccountChange",
@@ -34,6 +35,7 @@ __all__ = [
     "Item",
     "Lease",
     "Leases",
+    "LongTokens",
     "Mirror",
     "Notices",
     "Observed",

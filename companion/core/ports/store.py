@@ -17,6 +17,7 @@ from companion.core.ports.presence import Presence
 from companion.core.ports.revocations import Revocations
 from companion.core.ports.runs import Runs
 from companion.core.ports.statistics import Observed, Statistics
+from companion.core.ports.tokens import LongTokens
 from companion.core.stats import Counting
 
 
@@ -46,6 +47,11 @@ class Store(Protocol):
     @property
     def account_changes(self) -> AccountChanges:
         """Accounts that whoever is connected must not use any more as before."""
+        ...
+
+    @property
+    def tokens(self) -> LongTokens:
+        """Long-lived tokens."""
         ...
 
     @property

@@ -161,6 +161,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE accounts ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}'",
         "ALTER TABLE accounts ADD COLUMN superuser INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        """CREATE TABLE tokens (
+            id TEXT PRIMARY KEY, digest TEXT NOT NULL, username TEXT NOT NULL, scopes TEXT NOT NULL, name TEXT NOT NULL,
+            expires_at INTEGER, addresses TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "CREATE TRIGGER tokens_generation AFTER DELETE ON tokens BEGIN UPDATE generation SET value = value + 1; END",
+        "ALTER TABLE sessions ADD COLUMN token TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 

@@ -29,6 +29,7 @@ from companion.stores.embedded.rules import EmbeddedRules
 from companion.stores.embedded.runs import EmbeddedRuns
 from companion.stores.embedded.sessions import EmbeddedSessions
 from companion.stores.embedded.stats import EmbeddedStatistics
+from companion.stores.embedded.tokens import EmbeddedTokens
 from companion.stores.embedded.uses import EmbeddedUses
 
 FILE_NAME: Final = "companion.sqlite3"
@@ -48,6 +49,7 @@ class EmbeddedStore:
         self.sessions = EmbeddedSessions(database)
         self.revocations = EmbeddedRevocations(database)
         self.account_changes = EmbeddedAccountChanges(database)
+        self.tokens = EmbeddedTokens(database)
         self.uses = EmbeddedUses(database)
         self.notices = EmbeddedNotices(database, poll)
         self.counters = LocalCounters()

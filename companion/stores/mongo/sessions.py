@@ -38,6 +38,7 @@ class MongoSessions:
             "jti": session.jti,
             "digest": session.digest,
             "acl": session.acl,
+            "token": session.token,
         }
 
         async def replace() -> Any:  # noqa: ANN401 - what the driver tells is not looked at
