@@ -12,6 +12,7 @@ from aiohttp import web
 from broker_hooks.app import HooksHandler
 from broker_hooks.audit import AuditTrail
 from broker_hooks.authenticate import CredentialKind, authenticate
+from broker_hooks.certificates import CertificateCredential
 from broker_hooks.directory import Directory
 from broker_hooks.events import EventIntake, EventsHandler
 from broker_hooks.explaining import note_lookups
@@ -124,6 +125,7 @@ async def running_hooks(
                 uses=uses,
             ),
             "apt": LongTokenCredential(directory, store.tokens, keys=apt_keys(settings), granting=granting, uses=uses),
+            "certificate": CertificateCredential(directory, granting=granting),
             "token": TokenCredential(
                 directory,
                 metrics,

@@ -27,7 +27,10 @@ _ACTIONS: Final = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
 _ACCESS_NUMBERS: Final = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}
 _QOS: Final = {"": None, "0": 0, "1": 1, "2": 2}
 _RETAIN: Final = {"": None, "true": True, "false": False, "1": True, "0": False}
-_NAMES: Final = ("username", "clientid", "topic", "peerhost", "action", "access", "qos", "retain")
+_NAMES: Final = (
+    *("username", "clientid", "topic", "peerhost", "action", "access", "qos", "retain"),
+    *("cert_common_name", "cert_subject", "cert_pem"),
+)
 
 
 class Malformed(CompanionError):
@@ -82,7 +85,16 @@ def connect(fields: Fields) -> Connect:
     token = username if holds_token(username) else ""
     if token:
         username = name_of_token(token)
-    return Connect(get("clientid", ""), username, get("password", ""), get("peerhost", ""), token)
+    return Connect(
+        get("clientid", ""),
+        username,
+        get("password", ""),
+        get("peerhost", ""),
+        token,
+        get("cert_common_name", ""),
+        get("cert_subject", ""),
+        get("cert_pem", ""),
+    )
 
 
 def access(fields: Fields) -> Access:

@@ -178,6 +178,9 @@ class AccountSource(_Table):
     attributes: dict[str, str] = Field(default_factory=dict)
     """Attributes for the broker, each with its field."""
 
+    certificates: str = ""
+    """A pin of a client certificate (`cn:`, `subject:`, `sha256:`), or a list of them."""
+
     acls: str = ""
     """A list of mosquitto-go-auth's `{topic, acc}`."""
 
@@ -209,6 +212,7 @@ class AccountSource(_Table):
             self.superuser,
             self.acls,
             self.secrets,
+            self.certificates,
         }
         several = set(self.username) | set(self.principal) | set(self.attributes.values())
         return frozenset((single | several) - {""})

@@ -26,7 +26,9 @@ CACHES: Final = ("account", "policy", "session", "token")
 
 SHADOW_OUTCOMES: Final = ("same", "would_allow", "would_refuse")
 
-ALLOWING: Final = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.LONG_TOKEN, Reason.RULE, Reason.OWN_TOPIC})
+ALLOWING: Final = frozenset(
+    {Reason.PASSWORD, Reason.TOKEN, Reason.LONG_TOKEN, Reason.CERTIFICATE, Reason.RULE, Reason.OWN_TOPIC}
+)
 """The reasons of an `Allow`; all others belong to a `Deny`."""
 
 _EITHER: Final = frozenset(

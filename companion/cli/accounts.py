@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from broker_hooks.certificates import pin_of_file
 from broker_hooks.hashing import hash_password
 from companion.cli import secrets
 from companion.cli.audited import done, with_audited_store
 from companion.cli.context import print_json, print_rows, read_password, settings, with_store
 from companion.cli.importing import check_username, parse_expiry, read_accounts
+from companion.core.certificate_pins import checked_pin
 from companion.core.client_attrs import is_attr_value
 from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
@@ -44,6 +46,16 @@ Attributes = Annotated[
 ]
 
 
+Certificates = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PIN",
+        help="Client certificate that it is known by: cn:NAME, subject:DN, sha256:FINGERPRINT, or file:PATH of one as PEM.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def add(
     username: Username,
@@ -57,6 +69,7 @@ def add(
     group: Groups = None,
     tenant: Tenant = "",
     attribute: Attributes = None,
+    certificate: Certificates = None,
     superuser: Annotated[bool, typer.Option("--superuser", help="May do whatever no rule denies.")] = False,
     password_file: PasswordFile = None,
 ) -> None:
@@ -76,6 +89,7 @@ def add(
         tenant=tenant,
         attributes=_attributes(attribute or []),
         superuser=superuser,
+        certificates=_pins(certificate or []),
     )
     with_audited_store(
         lambda store: store.accounts.add([account]),
@@ -102,18 +116,25 @@ def passwd(username: Username, password_file: PasswordFile = None) -> None:
 def set_account(
     username: Username,
     attribute: Attributes = None,
+    certificate: Certificates = None,
     superuser: Annotated[
         bool | None,
         typer.Option("--superuser/--no-superuser", help="May do whatever no rule denies, or not.", show_default=False),
     ] = None,
 ) -> None:
-    """Replace all attributes of an account, or what it may; what is not given stays. `--attribute -` leaves none."""
-    if attribute is None and superuser is None:
-        raise Invalid("--attribute, --superuser", "neither", "at least one of them")
+    """Replace all attributes or certificates of an account, or what it may; what is not given stays. A `-` leaves none."""
+    if attribute is None and certificate is None and superuser is None:
+        raise Invalid("--attribute, --certificate, --superuser", "none", "at least one of them")
     attributes = None if attribute is None else _attributes(attribute)
+    certificates = None if certificate is None else _pins(certificate)
     _known(
         username,
-        found=with_store(lambda store: store.accounts.adjust(username, attributes=attributes, superuser=superuser)),
+        found=with_audited_store(
+            lambda store: store.accounts.adjust(
+                username, attributes=attributes, superuser=superuser, certificates=certificates
+            ),
+            lambda found: [done("account_changed", username=username)] if found else [],
+        ),
     )
     typer.echo(f"changed {username}")
 
@@ -166,6 +187,7 @@ def list_accounts(
                 }
                 | ({"attributes": dict(account.attributes)} if account.attributes else {})
                 | ({"superuser": True} if account.superuser else {})
+                | ({"certificates": list(account.certificates)} if account.certificates else {})
                 for account in accounts
             ]
         )
@@ -228,6 +250,14 @@ def _attributes(listed: list[str]) -> dict[str, str]:
                 raise Invalid("--attribute", one, "NAME=VALUE, with a printable value of up to 1024 characters")
             attributes[name] = value
     return attributes
+
+
+def _pins(listed: list[str]) -> tuple[str, ...]:
+    return tuple(
+        pin_of_file(Path(one.removeprefix("file:"))) if one.startswith("file:") else checked_pin(one)
+        for one in listed
+        if one != "-"
+    )
 
 
 def _known(username: str, *, found: bool) -> None:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     PASSWORD = "password"  # noqa: S105 - the name of a reason, not a secret
     TOKEN = "token"  # noqa: S105 - likewise
     LONG_TOKEN = "long_token"  # noqa: S105 - likewise
+    CERTIFICATE = "certificate"
     RULE = "rule"
     OWN_TOPIC = "own_topic"
 
@@ -51,6 +52,9 @@ class Reason(StrEnum):
     TOKEN_CLAIMS = "token_claims"  # noqa: S105 - likewise
     KEYS_AWAY = "keys_away"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    WRONG_CERTIFICATE = "wrong_certificate"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NOT_YET = "certificate_not_yet"
     WRONG_PRINCIPAL = "wrong_principal"
     WRONG_CLIENT_ID = "wrong_client_id"
     NOT_CONNECTED = "not_connected"
@@ -105,6 +109,11 @@ class Connect:
     token: str = field(default="", repr=False)
     """What was sent as the user name, where that is a token; `username` is then its name (`companion.core.token_names`)."""
 
+    cert_common_name: str = ""
+    cert_subject: str = ""
+    cert_pem: str = field(default="", repr=False)
+    """Base64 of the DER, without armour."""
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -144,6 +153,7 @@ class Account:
     those that its own document brings along, in the schemas of others; they are read, never stored by us. `groups` and `tenant` are
     what it belongs to; rules can be given to them. `foreign` tells that others keep the account, so that nothing of it can be
     written. `attributes` are for the broker (`client_attrs`). A superuser may do whatever no rule denies.
+    `certificates` are those that it is known by (`companion.core.certificate_pins`).
     """
 
     username: str
@@ -160,6 +170,7 @@ class Account:
     foreign: bool = field(default=False, compare=False)
     attributes: Mapping[str, str] = field(default_factory=dict)
     superuser: bool = False
+    certificates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

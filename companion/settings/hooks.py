@@ -48,8 +48,11 @@ class HookSettings(Group):
         65_536, description="Longest body or query of a hook request"
     )
     hooks_credentials: Annotated[
-        tuple[Literal["token", "apt", "password"], ...], BeforeValidator(split), Field(min_length=1)
-    ] = Field(("token", "apt", "password"), description="Credential kinds, in the order in which they are tried")
+        tuple[Literal["token", "apt", "certificate", "password"], ...], BeforeValidator(split), Field(min_length=1)
+    ] = Field(
+        ("token", "apt", "certificate", "password"),
+        description="Credential kinds, in the order in which they are tried",
+    )
     hooks_acl: bool = Field(
         default=False,
         description="Give EMQX (5.8 and later) the whole policy with a login, where it can be said exactly",

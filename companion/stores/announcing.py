@@ -59,10 +59,17 @@ class AnnouncingAccounts:
         return await self._told(username, changed=await self._accounts.replace_hash(username, old, new))
 
     async def adjust(
-        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+        self,
+        username: str,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        superuser: bool | None = None,
+        certificates: Sequence[str] | None = None,
     ) -> bool:
         """Replace those that are given; False when there is no such account."""
-        changed = await self._accounts.adjust(username, attributes=attributes, superuser=superuser)
+        changed = await self._accounts.adjust(
+            username, attributes=attributes, superuser=superuser, certificates=certificates
+        )
         return await self._told(username, changed=changed)
 
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:

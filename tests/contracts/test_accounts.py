@@ -160,9 +160,10 @@ async def test_groups_and_tenant(store: Store) -> None:
     assert await store.accounts.get("bob") == account("bob", groups=("g",))
 
 
-async def test_attributes_and_superusers(store: Store) -> None:
+async def test_attributes_superusers_and_certificates(store: Store) -> None:
     """Each is kept, is replaced as a whole where it is given, and stays where it is not."""
-    before = account("alice", attributes={"tenant": "t1", "ä.b": 'ü "1"'}, superuser=True)
+    pins = ("cn:ä", "subject:CN=a,O=b")
+    before = account("alice", attributes={"tenant": "t1", "ä.b": 'ü "1"'}, superuser=True, certificates=pins)
     await store.accounts.add([before, account("bob")])
     assert await store.accounts.get("alice") == before
     changes: list[tuple[dict[str, Any], Account]] = [
@@ -170,6 +171,8 @@ async def test_attributes_and_superusers(store: Store) -> None:
         ({"attributes": {"a": "b"}}, replace(before, attributes={"a": "b"})),
         ({"superuser": False}, replace(before, attributes={"a": "b"}, superuser=False)),
         ({"attributes": {}, "superuser": True}, replace(before, attributes={})),
+        ({"certificates": ["cn:b"]}, replace(before, attributes={}, certificates=("cn:b",))),
+        ({"certificates": []}, replace(before, attributes={}, certificates=())),
     ]
     for given, expected in changes:
         assert await store.accounts.adjust("alice", **given) is True
@@ -240,6 +243,7 @@ async def test_what_cannot_be_stored(store: Store) -> None:
         store.accounts.remove_secret(bad, "s"),
         store.accounts.adjust(bad, superuser=True),
         store.accounts.adjust("alice", attributes={"a": bad}),
+        store.accounts.adjust("alice", certificates=[bad]),
         store.accounts.list(after=bad),
     ):
         with pytest.raises(CompanionError):

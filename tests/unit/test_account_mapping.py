@@ -96,6 +96,9 @@ def test_attributes_for_the_broker() -> None:
     assert found.attributes == {"id": str(ONE), "tenant": "t1", "n": "7"}
     assert found.superuser
     assert not read("users", document | {"root": 1}, superuser="root").superuser
+    pins: list[tuple[Any, tuple[str, ...]]] = [("cn:a", ("cn:a",)), (["cn:a", "b", 7], ("cn:a",)), (None, ()), (7, ())]
+    for value, expected in pins:
+        assert read("users", document | {"pins": value}, certificates="pins").certificates == expected
     assert {"org.id", "n", "root"} <= source("users", attributes=attributes, superuser="root").fields
 
 

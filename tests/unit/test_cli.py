@@ -13,6 +13,7 @@ import bcrypt
 import pytest
 
 from companion.cli import main
+from tests.support.client_certs import client_certificate
 
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 
@@ -71,7 +72,7 @@ def test_attributes_and_superusers(companion: Companion) -> None:
     assert shown() == ({"c": "3"}, True)
     companion("accounts", "set", "alice", "--attribute", "-", "--no-superuser")
     assert shown() == ({}, False)
-    assert "neither" in companion("accounts", "set", "alice").problem
+    assert "at least one" in companion("accounts", "set", "alice").problem
     for wrong in ("x", "=1", "a=", "a=\n"):
         assert "--attribute" in companion("accounts", "set", "alice", "--attribute", wrong).problem
     assert "bob" in companion("accounts", "set", "bob", "--superuser").problem
@@ -98,6 +99,21 @@ def test_long_lived_tokens(companion: Companion, tmp_path: Path) -> None:
     assert "id: " in companion("tokens", "revoke", listed["id"]).problem
     for wrong in (("--scope", "all"), ("--address", "10.0.0.1/8"), ("--expires", "soon"), ("--name", "\n")):
         assert wrong[1].strip() in companion("tokens", "add", "alice", *wrong).problem
+
+
+def test_certificates_of_an_account(companion: Companion, tmp_path: Path) -> None:
+    """Pins are given at the beginning or later; a file stands for its fingerprint."""
+    certificate = client_certificate("device-1")
+    (tmp_path / "client.pem").write_text(certificate.pem)
+    companion("accounts", "add", "alice", "--password-file", "-", "--certificate", "cn:device-1", typed="x")
+    changed = companion("accounts", "set", "alice", "--certificate", f"file:{tmp_path}/client.pem")
+    assert changed.code == 0
+    (account,) = json.loads(companion("accounts", "list", "--json").output)
+    assert account["certificates"] == [f"sha256:{certificate.fingerprint}"]
+    companion("accounts", "set", "alice", "--certificate", "-")
+    assert "certificates" not in json.loads(companion("accounts", "list", "--json").output)[0]
+    for wrong in ("device-1", "sha256:ab", "file:/nowhere"):
+        assert "certificate" in companion("accounts", "set", "alice", "--certificate", wrong).problem
 
 
 def test_further_secrets(companion: Companion) -> None:

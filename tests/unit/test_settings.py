@@ -217,7 +217,7 @@ def test_two_values_in_one_place(tmp_path: Path, content: str, environ: dict[str
         ("token_algorithms", "none", "'HS256', 'HS384', 'HS512'"),
         ("token_algorithms", "", "at least 1 item"),
         ("hooks_credentials", "", "at least 1 item"),
-        ("hooks_credentials", "password,luck", "'token', 'apt' or 'password'"),
+        ("hooks_credentials", "password,luck", "'token', 'apt', 'certificate' or 'password'"),
         ("publisher_topics", "/#", "wildcard"),
         ("publisher_topics", "{nobody}", "{owner}"),
         ("publisher_topics", " , ", "at least 1 item"),

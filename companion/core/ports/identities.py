@@ -32,7 +32,12 @@ class Accounts(Protocol):
         ...
 
     async def adjust(
-        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+        self,
+        username: str,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        superuser: bool | None = None,
+        certificates: Sequence[str] | None = None,
     ) -> bool:
         """Replace those that are given; False when there is no such account."""
         ...

@@ -26,6 +26,7 @@ _NAMES: Final = (
     "secrets",
     "attributes",
     "superuser",
+    "certificates",
 )
 _COLUMNS: Final = ", ".join(_NAMES)
 _MARKS: Final = ", ".join("?" for _ in _NAMES)
@@ -46,6 +47,7 @@ def _account(row: tuple[Any, ...]) -> Account:
         secrets=_secrets(one["secrets"]),
         attributes=json.loads(one["attributes"]),
         superuser=bool(one["superuser"]),
+        certificates=tuple(json.loads(one["certificates"])),
     )
 
 
@@ -102,6 +104,7 @@ class EmbeddedAccounts:
                     _text(account.secrets),
                     json.dumps(dict(account.attributes), ensure_ascii=False),
                     int(account.superuser),
+                    json.dumps(account.certificates, ensure_ascii=False),
                 )
                 try:
                     connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", row)
@@ -124,17 +127,23 @@ class EmbeddedAccounts:
         return await self._database.write(job)
 
     async def adjust(
-        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+        self,
+        username: str,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        superuser: bool | None = None,
+        certificates: Sequence[str] | None = None,
     ) -> bool:
         """Replace those that are given; False when there is no such account."""
         # Not escaped: SQLite refuses what is no UTF-8.
         text = None if attributes is None else json.dumps(dict(attributes), ensure_ascii=False)
-        row = (text, None if superuser is None else int(superuser), username)
+        pins = None if certificates is None else json.dumps(list(certificates), ensure_ascii=False)
+        row = (text, None if superuser is None else int(superuser), pins, username)
 
         def job(connection: sqlite3.Connection) -> bool:
             query = (
-                "UPDATE accounts SET attributes = coalesce(?, attributes), superuser = coalesce(?, superuser)"
-                " WHERE username = ?"
+                "UPDATE accounts SET attributes = coalesce(?, attributes), superuser = coalesce(?, superuser),"
+                " certificates = coalesce(?, certificates) WHERE username = ?"
             )
             return connection.execute(query, row).rowcount == 1
 

@@ -168,6 +168,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TRIGGER tokens_generation AFTER DELETE ON tokens BEGIN UPDATE generation SET value = value + 1; END",
         "ALTER TABLE sessions ADD COLUMN token TEXT NOT NULL DEFAULT ''",
     ),
+    ("ALTER TABLE accounts ADD COLUMN certificates TEXT NOT NULL DEFAULT '[]'",),
 )
 
 

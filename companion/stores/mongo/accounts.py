@@ -1,8 +1,9 @@
 """Accounts in MongoDB: the collection `mqtt_accounts`.
 
 A document has `username`, `kind`, `principal`, `password_hash`, and where they apply `disabled`, `expires_at` (Unix seconds),
-`subjects`, `groups`, `tenant`, `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`), `attributes` (texts by name)
-and `superuser`. Operators may write it themselves: what is missing or of another type is taken for the worse.
+`subjects`, `groups`, `tenant`, `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`), `attributes` (texts by name),
+`superuser` and `certificates` (see `companion.core.certificate_pins`). Operators may write it themselves: what is missing or of
+another type is taken for the worse.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ FIELDS: Final = frozenset(
         "secrets",
         "attributes",
         "superuser",
+        "certificates",
     }
 )
 _BATCH_SECONDS: Final = 10.0
@@ -118,10 +120,19 @@ class MongoAccounts:
         return bool(result.matched_count)
 
     async def adjust(
-        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+        self,
+        username: str,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        superuser: bool | None = None,
+        certificates: Sequence[str] | None = None,
     ) -> bool:
         """Replace those that are given; False when there is no such account."""
-        given = {"attributes": None if attributes is None else dict(attributes), "superuser": superuser}
+        given = {
+            "attributes": None if attributes is None else dict(attributes),
+            "superuser": superuser,
+            "certificates": None if certificates is None else list(certificates),
+        }
         return await self._set(username, {name: value for name, value in given.items() if value is not None})
 
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:
@@ -207,6 +218,8 @@ def _document(account: Account) -> dict[str, Any]:
         document["attributes"] = dict(account.attributes)
     if account.superuser:
         document["superuser"] = True
+    if account.certificates:
+        document["certificates"] = list(account.certificates)
     return document
 
 
@@ -249,6 +262,7 @@ def account_in(document: Mapping[str, Any]) -> Account:
     groups, tenant = document.get("groups", []), document.get("tenant", "")
     secrets = _secrets_in(document.get("secrets", []))
     attributes, superuser = document.get("attributes", {}), document.get("superuser", False)
+    certificates = document.get("certificates", [])
     sound = (
         kind in {one.value for one in Kind}
         and isinstance(principal, str)
@@ -260,6 +274,8 @@ def account_in(document: Mapping[str, Any]) -> Account:
         and isinstance(attributes, Mapping)
         and all(isinstance(one, str) for one in attributes.values())
         and isinstance(superuser, bool)
+        and isinstance(certificates, list)
+        and all(isinstance(one, str) for one in certificates)
     )
     if not sound or secrets is None:
         log.warning("an account has fields that cannot be understood: it is disabled", collection=COLLECTION)
@@ -277,4 +293,5 @@ def account_in(document: Mapping[str, Any]) -> Account:
         secrets=secrets,
         attributes=dict(attributes),
         superuser=superuser,
+        certificates=tuple(certificates),
     )

@@ -136,10 +136,15 @@ class GatheredAccounts:
         return await self._own.replace_hash(username, old, new)
 
     async def adjust(
-        self, username: str, *, attributes: Mapping[str, str] | None = None, superuser: bool | None = None
+        self,
+        username: str,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        superuser: bool | None = None,
+        certificates: Sequence[str] | None = None,
     ) -> bool:
         """Replace those that are given of an account of ours; False when there is no such account."""
-        return await self._own.adjust(username, attributes=attributes, superuser=superuser)
+        return await self._own.adjust(username, attributes=attributes, superuser=superuser, certificates=certificates)
 
     async def add_secret(self, username: str, secret: AccountSecret) -> bool:
         """Give an account of ours one more secret; False when there is no such account."""

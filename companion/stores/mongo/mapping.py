@@ -13,6 +13,7 @@ from bson import ObjectId
 
 from companion.account_sources import AccountSource
 from companion.core import password_hashes
+from companion.core.certificate_pins import sound_pins
 from companion.core.claim_tests import text_of_claim
 from companion.core.model import MAX_SECRETS, Account, AccountSecret
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
@@ -96,6 +97,7 @@ def account_of(source: AccountSource, document: Document, name: str, common_acls
             if (text := text_of(value_at(document, field)) or text_of_claim(value_at(document, field)))
         },
         superuser=bool(source.superuser) and value_at(document, source.superuser) is True,
+        certificates=_certificates(value_at(document, source.certificates) if source.certificates else None),
     )
 
 
@@ -111,6 +113,10 @@ def _groups(source: AccountSource, document: Document) -> tuple[str, ...] | None
         return ()
     names = [text_of(one) for one in value] if isinstance(value, list) else [""]
     return tuple(names) if all(names) else None
+
+
+def _certificates(value: object) -> tuple[str, ...]:
+    return sound_pins(value if isinstance(value, list) else [value] if isinstance(value, str) else [])
 
 
 def _usable(source: AccountSource, document: Document) -> bool:
