@@ -23,6 +23,7 @@ from broker_hooks.events import EventsHandler
 from broker_hooks.recorder import Recorder
 from companion.core.errors import CompanionError, Permanent, Transient
 from companion.core.model import Access, Connect, Decision, Deny, Reason
+from companion.core.scram import ScramKeys
 from companion.keys import Keyring
 from companion.logs import told
 from companion.metrics import Hook, Metrics
@@ -40,6 +41,7 @@ class _Way(NamedTuple):
 _PATHS: Final = {
     "/mqtt/auth": _Way("auth", in_v4=False),
     "/mqtt/authz": _Way("authz", in_v4=False),
+    "/mqtt/scram": _Way("scram", in_v4=False),
     **{path: _Way(hook, in_v4=True) for path, hook in wire_v4.PATHS.items()},
 }
 _METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_POST})
@@ -55,7 +57,7 @@ class _TooLarge(CompanionError):
 class HooksHandler:
     """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`, below `/v4/` in EMQX 4.4's way.
 
-    `events` answers on a path of its own.
+    `events` answers on a path of its own; with `scram` it answers on `/mqtt/scram` too.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class HooksHandler:
         deadline: float,
         complete: Callable[[Connect, Decision], Awaitable[Decision]] | None = None,
         events: EventsHandler | None = None,
+        scram: Callable[[Connect], Awaitable[tuple[Decision, ScramKeys | None]]] | None = None,
     ) -> None:
         self._keyring = keyring
         self._events = events
@@ -81,6 +84,7 @@ class HooksHandler:
         self._complete = complete
         self._max_body = max_body
         self._deadline = deadline
+        self._scram = scram
         self._answers = Answers()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -88,16 +92,16 @@ class HooksHandler:
         if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
             return self._refuse_caller(request)
         started = time.perf_counter()
-        # As it was sent, it is mostly one of ours; only another one is worth decoding.
-        way = _PATHS.get(request.raw_path) or _PATHS.get(request.path)
+        way = self._way(request)
         if way is None and self._events is not None and request.path == EVENTS_PATH:
             return await self._events.answer(request)
         if way is None or request.method not in _METHODS:
             return await self._refuse_endpoint(request, "auth" if way is None else way.hook)
         hook, in_v4 = way
         asked: list[Connect | Access] = []
+        keys: list[ScramKeys] = []
         try:
-            decision = await within(self._deadline, self._decide(hook, request, asked, in_v4=in_v4))
+            decision = await within(self._deadline, self._decide(hook, request, asked, keys, in_v4=in_v4))
         except TimeoutError:
             decision = _DECIDED_LATE
         except _TooLarge:
@@ -113,7 +117,14 @@ class HooksHandler:
             decision = Deny(Reason.INTERNAL, detail=type(problem).__name__)
         self._recorder.record(hook, decision, asked[0] if asked else None)
         self._seconds[hook](time.perf_counter() - started)
-        return wire_v4.answer(decision) if in_v4 else self._answers.to(request, wire.encode(decision))
+        if in_v4:
+            return wire_v4.answer(decision)
+        return self._answers.to(request, wire.encode_scram(decision, keys[0]) if keys else wire.encode(decision))
+
+    def _way(self, request: web.BaseRequest) -> _Way | None:
+        # As it was sent, it is mostly one of ours; only another one is worth decoding.
+        way = _PATHS.get(request.raw_path) or _PATHS.get(request.path)
+        return None if way is not None and way.hook == "scram" and self._scram is None else way
 
     async def _refuse_endpoint(self, request: web.BaseRequest, hook: Hook) -> web.Response:
         await _drain(request, self._deadline)
@@ -125,7 +136,13 @@ class HooksHandler:
         return web.Response(body=wire.DENY, headers=HEADERS)
 
     async def _decide(
-        self, hook: Hook, request: web.BaseRequest, asked: list[Connect | Access], *, in_v4: bool
+        self,
+        hook: Hook,
+        request: web.BaseRequest,
+        asked: list[Connect | Access],
+        keys: list[ScramKeys],
+        *,
+        in_v4: bool,
     ) -> Decision:
         fields = await self._fields(request)
         if in_v4:
@@ -138,6 +155,12 @@ class HooksHandler:
             return decision if self._complete is None or in_v4 else await self._complete(connect, decision)
         if hook == "superuser":
             return wire_v4.NO_SUPERUSER
+        if hook == "scram" and self._scram is not None:
+            connect = wire.connect(fields)
+            asked.append(connect)
+            decision, found = await self._scram(connect)
+            keys += [found] if found is not None else []
+            return decision if self._complete is None else await self._complete(connect, decision)
         access = wire.access(fields)
         asked.append(access)
         return await self._authorize(access)

@@ -38,7 +38,7 @@ class Recorder:
         if allowed and hook == "authz" and self._decisions != "all":
             return
         audit = _audit(hook, decision, request)
-        if not allowed or hook == "auth":
+        if not allowed or hook != "authz":
             self._trail.record(audit)
         if self._decisions == "all" or (self._decisions == "refused" and not allowed):
             self._log(audit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -24,6 +24,7 @@ from broker_hooks.passwords import PasswordCredential, PasswordPool
 from broker_hooks.recorder import Recorder
 from broker_hooks.rehash import Rehasher
 from broker_hooks.revoked import Revoked
+from broker_hooks.scram import ScramHook
 from broker_hooks.shadow import Shadow
 from broker_hooks.token_claims import Reading
 from broker_hooks.token_keyset import running_keys
@@ -34,6 +35,7 @@ from companion.core.errors import CompanionError
 from companion.core.model import Connect, Decision
 from companion.core.ports import Store
 from companion.core.rule_sets import RuleBook
+from companion.core.scram import ScramKeys
 from companion.keys import Keyring, apt_keys
 from companion.metrics import Metrics
 from companion.rule_files import read_rule_book
@@ -161,6 +163,7 @@ async def running_hooks(
             deadline=settings.hooks_deadline,
             complete=one_hop.complete if settings.hooks_acl else None,
             events=EventsHandler(intake, metrics, max_body=settings.hooks_max_body, deadline=settings.hooks_deadline),
+            scram=_scram(settings, directory, granting, revoked, keys[0]),
         )
         await stack.enter_async_context(
             background(directory.follow(), revoked.run(), trail.run(), intake.run(), uses.run(), rehasher.run())
@@ -188,6 +191,18 @@ async def running_hooks(
         )
         await site.start()
         yield Hooks(runner.addresses[0][1], store, settings, directory)
+
+
+def _scram(
+    settings: Settings, directory: Directory, granting: Granting, revoked: Revoked, key: str
+) -> Callable[[Connect], Awaitable[tuple[Decision, ScramKeys | None]]] | None:
+    if settings.scram_algorithm == "none":
+        return None
+    algorithm, iterations = settings.scram_algorithm, settings.scram_iterations
+    hook = ScramHook(
+        directory, key=key, algorithm=algorithm, iterations=iterations, granting=granting, judge=revoked.judge
+    )
+    return hook.decide
 
 
 def _reading(settings: Settings) -> Reading:

@@ -15,6 +15,7 @@ import msgspec
 from companion.core import strict_json
 from companion.core.errors import CompanionError
 from companion.core.model import Access, Action, Allow, Connect, Decision
+from companion.core.scram import ScramKeys
 from companion.core.token_names import holds_token, name_of_token
 
 DENY: Final = b'{"result":"deny"}'
@@ -118,8 +119,21 @@ def encode(decision: Decision) -> bytes:
     """Return the body of the answer: always an explicit verdict, never a null (EMQX refuses those)."""
     if not isinstance(decision, Allow):
         return DENY
+    more = _more(decision)
+    return msgspec.json.encode({"result": "allow", **more}) if more else ALLOW
+
+
+def encode_scram(decision: Decision, keys: ScramKeys) -> bytes:
+    """Return the body of an answer with SCRAM keys; it has no verdict, for the broker makes it."""
+    more = _more(decision) if isinstance(decision, Allow) else {}
+    return msgspec.json.encode(
+        {"stored_key": keys.stored_key.hex(), "server_key": keys.server_key.hex(), "salt": keys.salt.hex(), **more}
+    )
+
+
+def _more(decision: Allow) -> dict[str, Any]:
+    """Return the further fields of a yes. What is not there is left out: EMQX refuses a login for a null."""
     more: dict[str, Any] = {}
-    # What is not there is left out: EMQX refuses a login for a null.
     if decision.expires_at is not None:
         more["expire_at"] = decision.expires_at
     if decision.client_attrs:
@@ -128,7 +142,7 @@ def encode(decision: Decision) -> bytes:
         more["is_superuser"] = True
     if decision.acl:
         more["acl"] = msgspec.Raw(decision.acl)
-    return msgspec.json.encode({"result": "allow", **more}) if more else ALLOW
+    return more
 
 
 def _as_broker_writes(body: bytes) -> Fields | None:

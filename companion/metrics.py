@@ -21,13 +21,13 @@ from companion.core.revocations import Cause
 from companion.sharing import Together
 from companion.tallies import SpreadHistogram, Tally, TallyCounter
 
-Hook = Literal["auth", "authz", "superuser"]
+Hook = Literal["auth", "authz", "superuser", "scram"]
 CACHES: Final = ("account", "policy", "session", "token")
 
 SHADOW_OUTCOMES: Final = ("same", "would_allow", "would_refuse")
 
 ALLOWING: Final = frozenset(
-    {Reason.PASSWORD, Reason.TOKEN, Reason.LONG_TOKEN, Reason.CERTIFICATE, Reason.RULE, Reason.OWN_TOPIC}
+    {Reason.PASSWORD, Reason.TOKEN, Reason.LONG_TOKEN, Reason.CERTIFICATE, Reason.SCRAM, Reason.RULE, Reason.OWN_TOPIC}
 )
 """The reasons of an `Allow`; all others belong to a `Deny`."""
 
@@ -57,9 +57,11 @@ _ONLY_AUTHZ: Final = frozenset(
 )
 _ONLY_SUPERUSER: Final = frozenset({Reason.NO_SUPERUSER})
 REASONS: Final[dict[Hook, frozenset[Reason]]] = {
-    "auth": frozenset(Reason) - _ONLY_AUTHZ - _ONLY_SUPERUSER,
+    "auth": frozenset(Reason) - _ONLY_AUTHZ - _ONLY_SUPERUSER - {Reason.SCRAM},
     "authz": _ONLY_AUTHZ | _EITHER,
     "superuser": _ONLY_SUPERUSER | _EITHER,
+    "scram": (_EITHER - {Reason.TOKEN_EXPIRED})
+    | {Reason.SCRAM, Reason.NO_CREDENTIALS, Reason.UNKNOWN_USER, Reason.UNUSABLE_HASH},
 }
 """Which reasons a hook can give; a new one stands for authentication until it is listed here."""
 

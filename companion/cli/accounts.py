@@ -19,6 +19,7 @@ from companion.core.client_attrs import is_attr_value
 from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
 from companion.core.ports import Store
+from companion.core.scram import scram_keys
 
 app = typer.Typer(help="Accounts: who may connect with a user name and a password.", no_args_is_help=True)
 app.add_typer(secrets.app, name="secrets")
@@ -77,7 +78,8 @@ def add(
     check_username(username, "username")
     check_username(principal or username, "principal")
     expires_at = parse_expiry(expires, "--expires")
-    password_hash = hash_password(read_password(password_file), settings().password_cost)
+    password = read_password(password_file)
+    password_hash = hash_password(password, settings().password_cost)
     groups = _membership(group, tenant)
     account = Account(
         username,
@@ -90,6 +92,7 @@ def add(
         attributes=_attributes(attribute or []),
         superuser=superuser,
         certificates=_pins(certificate or []),
+        scram=_scram(password),
     )
     with_audited_store(
         lambda store: store.accounts.add([account]),
@@ -101,11 +104,13 @@ def add(
 @app.command()
 def passwd(username: Username, password_file: PasswordFile = None) -> None:
     """Replace the password of an account."""
-    password_hash = hash_password(read_password(password_file), settings().password_cost)
+    password = read_password(password_file)
+    password_hash = hash_password(password, settings().password_cost)
+    scram = _scram(password)
     _known(
         username,
         found=with_audited_store(
-            lambda store: store.accounts.set_password(username, password_hash),
+            lambda store: store.accounts.set_password(username, password_hash, scram),
             lambda found: [done("account_password_changed", username=username)] if found else [],
         ),
     )
@@ -250,6 +255,14 @@ def _attributes(listed: list[str]) -> dict[str, str]:
                 raise Invalid("--attribute", one, "NAME=VALUE, with a printable value of up to 1024 characters")
             attributes[name] = value
     return attributes
+
+
+def _scram(password: str) -> str:
+    """Return what is kept of a password for SCRAM; empty where that is off."""
+    current = settings()
+    if current.scram_algorithm == "none":
+        return ""
+    return str(scram_keys(password, current.scram_algorithm, current.scram_iterations))
 
 
 def _pins(listed: list[str]) -> tuple[str, ...]:

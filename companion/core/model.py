@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TOKEN = "token"  # noqa: S105 - likewise
     LONG_TOKEN = "long_token"  # noqa: S105 - likewise
     CERTIFICATE = "certificate"
+    SCRAM = "scram"
     RULE = "rule"
     OWN_TOPIC = "own_topic"
 
@@ -153,7 +154,8 @@ class Account:
     those that its own document brings along, in the schemas of others; they are read, never stored by us. `groups` and `tenant` are
     what it belongs to; rules can be given to them. `foreign` tells that others keep the account, so that nothing of it can be
     written. `attributes` are for the broker (`client_attrs`). A superuser may do whatever no rule denies.
-    `certificates` are those that it is known by (`companion.core.certificate_pins`).
+    `certificates` are those that it is known by (`companion.core.certificate_pins`), `scram` what is kept of the password for
+    SCRAM (`companion.core.scram`).
     """
 
     username: str
@@ -171,6 +173,7 @@ class Account:
     attributes: Mapping[str, str] = field(default_factory=dict)
     superuser: bool = False
     certificates: tuple[str, ...] = ()
+    scram: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

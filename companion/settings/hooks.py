@@ -87,6 +87,12 @@ class HookSettings(Group):
     password_rehash: bool = Field(
         default=True, description="Replace hashes of our accounts that are no bcrypt, or cheaper, at the next login"
     )
+    scram_algorithm: Literal["none", "sha256", "sha512"] = Field(
+        "none", description="Algorithm of /mqtt/scram, as in EMQX, and of what new passwords are kept as for it"
+    )
+    scram_iterations: Annotated[int, Field(ge=4096, le=1_000_000)] = Field(
+        4096, description="Iterations of SCRAM; EMQX's iteration_count, and 4096 there by default"
+    )
     apt_keys: Secrets = Field(
         (),
         description="Keys under which long-lived tokens are kept, the same everywhere; several for rotation; one is made without",

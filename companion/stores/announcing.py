@@ -47,9 +47,9 @@ class AnnouncingAccounts:
         for account in accounts:
             await _tell(self._notices, Notice(Scope.ACCOUNT, account.username))
 
-    async def set_password(self, username: str, password_hash: str) -> bool:
+    async def set_password(self, username: str, password_hash: str, scram: str = "") -> bool:
         """Replace the hash; False when there is no such account."""
-        changed = await self._accounts.set_password(username, password_hash)
+        changed = await self._accounts.set_password(username, password_hash, scram)
         if changed:
             await _tell(self._notices, Notice(Scope.ACCOUNT, username))
         return changed

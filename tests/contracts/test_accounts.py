@@ -139,6 +139,19 @@ async def test_nobody_to_give_a_secret_to(store: Store) -> None:
     assert await store.accounts.get("alice") is None
 
 
+async def test_what_is_kept_for_scram(store: Store) -> None:
+    """It is of the same password as the hash: a new password replaces it, or takes it away. A new hash of the same one does not."""
+    before = account("alice", scram="SCRAM-SHA-256$...")
+    await store.accounts.add([before])
+    assert await store.accounts.get("alice") == before
+    await store.accounts.replace_hash("alice", "hash", "hash 2")
+    assert await store.accounts.get("alice") == replace(before, password_hash="hash 2")
+    await store.accounts.set_password("alice", "hash 3", "another")
+    assert await store.accounts.get("alice") == replace(before, password_hash="hash 3", scram="another")
+    await store.accounts.set_password("alice", "hash 4")
+    assert await store.accounts.get("alice") == replace(before, password_hash="hash 4", scram="")
+
+
 async def test_disabled_and_enabled(store: Store) -> None:
     """An account is disabled and enabled, and repeating it changes nothing."""
     await store.accounts.add([account("alice"), account("bob")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import stat
@@ -13,6 +14,8 @@ import bcrypt
 import pytest
 
 from companion.cli import main
+from companion.core.scram import ScramKeys, keys_in, scram_keys
+from companion.stores.embedded import EmbeddedStore
 from tests.support.client_certs import client_certificate
 
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
@@ -114,6 +117,28 @@ def test_certificates_of_an_account(companion: Companion, tmp_path: Path) -> Non
     assert "certificates" not in json.loads(companion("accounts", "list", "--json").output)[0]
     for wrong in ("device-1", "sha256:ab", "file:/nowhere"):
         assert "certificate" in companion("accounts", "set", "alice", "--certificate", wrong).problem
+
+
+def test_what_is_kept_for_scram(companion: Companion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is on, a new password is kept for it too; where it is off, a new one takes away what was kept."""
+
+    async def kept() -> ScramKeys | None:
+        async with EmbeddedStore.open(tmp_path / "data") as store:
+            account = await store.accounts.get("alice")
+        assert account is not None
+        return keys_in(account.scram)
+
+    monkeypatch.setenv("COMPANION_SCRAM_ALGORITHM", "sha512")
+    companion("accounts", "add", "alice", "--password-file", "-", typed="first")
+    for password in ("first", "second"):
+        keys = asyncio.run(kept())
+        assert keys is not None
+        assert scram_keys(password, "sha512", 4096, keys.salt) == keys
+        companion("accounts", "passwd", "alice", "--password-file", "-", typed="second")
+    assert "RFC 4013" in companion("accounts", "passwd", "alice", "--password-file", "-", typed="\a").problem
+    monkeypatch.setenv("COMPANION_SCRAM_ALGORITHM", "none")
+    companion("accounts", "passwd", "alice", "--password-file", "-", typed="third")
+    assert asyncio.run(kept()) is None
 
 
 def test_further_secrets(companion: Companion) -> None:

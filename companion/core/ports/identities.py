@@ -23,8 +23,8 @@ class Accounts(Protocol):
         """Add all of them or none. Raises `Invalid` naming the first user name that exists already."""
         ...
 
-    async def set_password(self, username: str, password_hash: str) -> bool:
-        """Replace the hash; False when there is no such account."""
+    async def set_password(self, username: str, password_hash: str, scram: str = "") -> bool:
+        """Replace the hash and what is kept for SCRAM, which is of the same password; False when there is no such account."""
         ...
 
     async def replace_hash(self, username: str, old: str, new: str) -> bool:

@@ -27,6 +27,7 @@ _NAMES: Final = (
     "attributes",
     "superuser",
     "certificates",
+    "scram",
 )
 _COLUMNS: Final = ", ".join(_NAMES)
 _MARKS: Final = ", ".join("?" for _ in _NAMES)
@@ -48,6 +49,7 @@ def _account(row: tuple[Any, ...]) -> Account:
         attributes=json.loads(one["attributes"]),
         superuser=bool(one["superuser"]),
         certificates=tuple(json.loads(one["certificates"])),
+        scram=one["scram"],
     )
 
 
@@ -105,6 +107,7 @@ class EmbeddedAccounts:
                     json.dumps(dict(account.attributes), ensure_ascii=False),
                     int(account.superuser),
                     json.dumps(account.certificates, ensure_ascii=False),
+                    account.scram,
                 )
                 try:
                     connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", row)
@@ -113,9 +116,9 @@ class EmbeddedAccounts:
 
         await self._database.write(job)
 
-    async def set_password(self, username: str, password_hash: str) -> bool:
+    async def set_password(self, username: str, password_hash: str, scram: str = "") -> bool:
         """Replace the hash; False when there is no such account."""
-        return await self._update("password_hash = ?", (password_hash,), username, Cause.PASSWORD)
+        return await self._update("password_hash = ?, scram = ?", (password_hash, scram), username, Cause.PASSWORD)
 
     async def replace_hash(self, username: str, old: str, new: str) -> bool:
         """Replace the hash if it is still `old`; False when it is not, or there is no such account."""

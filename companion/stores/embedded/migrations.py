@@ -169,6 +169,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE sessions ADD COLUMN token TEXT NOT NULL DEFAULT ''",
     ),
     ("ALTER TABLE accounts ADD COLUMN certificates TEXT NOT NULL DEFAULT '[]'",),
+    ("ALTER TABLE accounts ADD COLUMN scram TEXT NOT NULL DEFAULT ''",),
 )
 
 

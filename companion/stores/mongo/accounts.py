@@ -1,9 +1,9 @@
 """Accounts in MongoDB: the collection `mqtt_accounts`.
 
 A document has `username`, `kind`, `principal`, `password_hash`, and where they apply `disabled`, `expires_at` (Unix seconds),
-`subjects`, `groups`, `tenant`, `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`), `attributes` (texts by name),
-`superuser` and `certificates` (see `companion.core.certificate_pins`). Operators may write it themselves: what is missing or of
-another type is taken for the worse.
+`subjects`, `groups`, `tenant`, `secrets` (a list of `id`, `password_hash`, `not_before`, `not_after`), `attributes` (texts by
+name), `superuser`, `certificates` (see `companion.core.certificate_pins`) and `scram` (see `companion.core.scram`).
+Operators may write it themselves: what is missing or of another type is taken for the worse.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FIELDS: Final = frozenset(
         "attributes",
         "superuser",
         "certificates",
+        "scram",
     }
 )
 _BATCH_SECONDS: Final = 10.0
@@ -107,9 +108,9 @@ class MongoAccounts:
         known = {one["username"] for one in found}
         return next((name for name in names if name in known), names[0])
 
-    async def set_password(self, username: str, password_hash: str) -> bool:
+    async def set_password(self, username: str, password_hash: str, scram: str = "") -> bool:
         """Replace the hash; False when there is no such account."""
-        return await self._set(username, {"password_hash": password_hash})
+        return await self._set(username, {"password_hash": password_hash, "scram": scram})
 
     async def replace_hash(self, username: str, old: str, new: str) -> bool:
         """Replace the hash if it is still `old`; False when it is not, or there is no such account."""
@@ -220,6 +221,8 @@ def _document(account: Account) -> dict[str, Any]:
         document["superuser"] = True
     if account.certificates:
         document["certificates"] = list(account.certificates)
+    if account.scram:
+        document["scram"] = account.scram
     return document
 
 
@@ -263,6 +266,7 @@ def account_in(document: Mapping[str, Any]) -> Account:
     secrets = _secrets_in(document.get("secrets", []))
     attributes, superuser = document.get("attributes", {}), document.get("superuser", False)
     certificates = document.get("certificates", [])
+    scram = document.get("scram", "")
     sound = (
         kind in {one.value for one in Kind}
         and isinstance(principal, str)
@@ -274,6 +278,7 @@ def account_in(document: Mapping[str, Any]) -> Account:
         and isinstance(attributes, Mapping)
         and all(isinstance(one, str) for one in attributes.values())
         and isinstance(superuser, bool)
+        and isinstance(scram, str)
         and isinstance(certificates, list)
         and all(isinstance(one, str) for one in certificates)
     )
@@ -294,4 +299,5 @@ def account_in(document: Mapping[str, Any]) -> Account:
         attributes=dict(attributes),
         superuser=superuser,
         certificates=tuple(certificates),
+        scram=scram,
     )

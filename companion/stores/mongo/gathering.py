@@ -127,9 +127,9 @@ class GatheredAccounts:
         """Add all or none; `Invalid` names a user name that exists."""
         await self._own.add(accounts)
 
-    async def set_password(self, username: str, password_hash: str) -> bool:
+    async def set_password(self, username: str, password_hash: str, scram: str = "") -> bool:
         """Replace the hash of an account of ours; False when there is no such account."""
-        return await self._own.set_password(username, password_hash)
+        return await self._own.set_password(username, password_hash, scram)
 
     async def replace_hash(self, username: str, old: str, new: str) -> bool:
         """Replace the hash of an account of ours if it is still `old`."""
