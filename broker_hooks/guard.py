@@ -34,6 +34,12 @@ _COUNTED: Final = frozenset(
         Reason.TOKEN_CLAIMS,
         Reason.WRONG_PRINCIPAL,
         Reason.WRONG_CLIENT_ID,
+        Reason.SECRET_EXPIRED,
+        Reason.SECRET_NOT_YET,
+        Reason.ADDRESS_NOT_ALLOWED,
+        Reason.WRONG_CERTIFICATE,
+        Reason.CERTIFICATE_EXPIRED,
+        Reason.CERTIFICATE_NOT_YET,
     }
 )
 """What somebody who guesses meets; not what we are to blame for."""
