@@ -7,6 +7,7 @@ process, so that an admitted login costs no round trip.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -53,8 +54,9 @@ _IPV6_NETWORK: Final = 64
 class Guard:
     """Counts refused logins; from `failures` in `seconds` on, the pair is refused for `seconds`. 0 failures: no limit.
 
-    `keys` are those of the hooks, which all replicas have: what is counted under is a digest made with the first of them, so that
-    no name reaches the counters in clear.
+    `keys` are those of the hooks, which all replicas have: what is counted under are digests made with them, so that no name
+    reaches the counters in clear. It is counted under each, since while they are changed replicas have some of them only: whichever
+    goes, or is not there yet, nothing is forgotten.
     """
 
     def __init__(
@@ -67,22 +69,27 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counters = counters
-        self._key = hashlib.blake2b(keys[0].encode(), person=b"throttle").digest()
+        self._keys: tuple[bytes, ...] = ()
+        self.use(keys)
         self._failures = failures
         self._seconds = seconds
         self._clock = clock
         self._refused: dict[str, float] = {}
+
+    def use(self, keys: Sequence[str]) -> None:
+        """Let these be the keys from now on. Whoever is refused in this process stays so while one of the keys stays."""
+        self._keys = tuple(hashlib.blake2b(key.encode(), person=b"throttle").digest() for key in keys)
 
     async def judge(self, connect: Connect, authenticate: Callable[[Connect], Awaitable[Decision]]) -> Decision:
         """Return the verdict of `authenticate`, unless this user name was refused too often at this address."""
         if not self._failures:
             return await authenticate(connect)
         # The digest is only worth its time while somebody is refused.
-        if self._refused and self._is_refused(self._pair(connect)):
+        if self._refused and any(self._is_refused(pair) for pair in self._pairs(connect)):
             return _THROTTLED
         decision = await authenticate(connect)
         if decision.reason in _COUNTED:
-            await self._count(self._pair(connect))
+            await asyncio.gather(*(self._count(pair) for pair in self._pairs(connect)))
         return decision
 
     def _is_refused(self, pair: str) -> bool:
@@ -106,13 +113,14 @@ class Guard:
             self._refused.pop(pair, None)
             self._refused[pair] = self._clock() + self._seconds
 
-    def _pair(self, connect: Connect) -> str:
+    def _pairs(self, connect: Connect) -> Sequence[str]:
+        """Return the digests of the pair, one for each key."""
         username, network = (
             connect.username.encode(errors="replace"),
             _network(connect.peer_host).encode(errors="replace"),
         )
-        digest = hmac.new(self._key, len(username).to_bytes(4) + username + network, hashlib.sha256)
-        return digest.hexdigest()
+        pair = len(username).to_bytes(4) + username + network
+        return [hmac.new(key, pair, hashlib.sha256).hexdigest() for key in self._keys]
 
 
 def _network(peer_host: str) -> str:

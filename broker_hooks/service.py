@@ -55,6 +55,8 @@ class Hooks:
     store: Store
     settings: Settings
     directory: Directory
+    use_keys: Callable[[Sequence[str]], None]
+    """Lets these be the valid hook keys from now on."""
 
     async def prepare_rules(self) -> Callable[[], None]:
         """Read the rule files again and return what puts them into force. Raises `Invalid`, and nothing changes."""
@@ -153,8 +155,9 @@ async def running_hooks(
             return await revoked.judge(connect, await authenticate(chosen, connect))
 
         intake = EventIntake(store.presence, directory.principal, trail.record)
+        keyring = Keyring(keys)
         handler = HooksHandler(
-            keyring=Keyring(keys),
+            keyring=keyring,
             recorder=Recorder(metrics, trail, settings.log_decisions, settings.log_sample),
             metrics=metrics,
             authenticate=lambda connect: guard.judge(connect, judge),
@@ -190,7 +193,12 @@ async def running_hooks(
             reuse_port=reuse_port or None,
         )
         await site.start()
-        yield Hooks(runner.addresses[0][1], store, settings, directory)
+
+        def use_keys(keys: Sequence[str]) -> None:
+            keyring.use(keys)
+            guard.use(keys)
+
+        yield Hooks(runner.addresses[0][1], store, settings, directory, use_keys)
 
 
 def _scram(

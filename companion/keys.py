@@ -17,10 +17,16 @@ class Keyring:
     """The keys that are valid now; several, so that one can be replaced while both sides still run."""
 
     def __init__(self, keys: Iterable[str]) -> None:
+        self._digests: tuple[bytes, ...] = ()
+        self.use(keys)
+
+    def use(self, keys: Iterable[str]) -> None:
+        """Let these be valid from now on, and no others. Raises `ValueError` when there are none, and nothing changes."""
         # Digests have one length, so the comparison tells nothing about the length of a key either.
-        self._digests = tuple(_digest(f"Bearer {key}") for key in keys)
-        if not self._digests:
+        digests = tuple(_digest(f"Bearer {key}") for key in keys)
+        if not digests:
             raise ValueError("a keyring without a key would refuse everybody")
+        self._digests = digests
 
     def admits(self, authorization: str | None) -> bool:
         """Tell whether this `Authorization` header (RFC 6750 §2.1) carries a valid key; every key is compared, in constant time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -21,6 +21,15 @@ _IDLE_SECONDS: Final = 75.0
 
 Stores = Callable[[], Awaitable[Mapping[str, str | None]]]
 """Returns the same of each store behind us."""
+
+
+class Api(Protocol):
+    """What a part of the service answers on the operations port."""
+
+    def add_routes(self, app: web.Application) -> None:
+        """Put the handlers on the port."""
+        ...
+
 
 Workers = Callable[[], Mapping[str, str | None]]
 """Returns the same of each worker process."""

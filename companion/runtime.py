@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +18,10 @@ from broker_hooks.presence_api import PresenceApi
 from broker_hooks.service import running_hooks
 from companion.core.errors import Invalid
 from companion.core.ports import Store
-from companion.keys import Keyring, hook_keys, ops_keys
 from companion.metrics import Metrics
-from companion.operations import Trouble, Workers, make_app, serving
+from companion.operations import Api, Trouble, Workers, make_app, serving
 from companion.reloading import ReloadApi, Reloading
+from companion.rotation import KEYS, KeyRotation
 from companion.settings import Role, Settings
 from companion.stores.opening import open_store
 from companion.supervising import running_workers
@@ -50,81 +50,78 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, role: Role, workers: int = 1) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, role: Role, workers: int = 1, *, reread: Callable[[], Settings] | None = None
+) -> AsyncIterator[Running]:
     """Run the services of `role` until the block ends, then stop them gracefully; the hooks in so many processes.
 
     With one worker this process has the hooks itself; with more it has everything but them, and looks after the workers.
 
     First the operations port closes, so that nobody counts on us any more; then the hooks finish what they were asked; then the
-    publisher finishes what is in flight and saves its checkpoint; then the store closes. Raises `Invalid` for a port that is
-    taken, `CompanionError` when the store cannot be used.
+    publisher finishes what is in flight and saves its checkpoint; then the store closes.
+
+    `reread` reads the settings again, of which the keys change without a new start. Raises `Invalid` for a port that is taken,
+    `CompanionError` when the store cannot be used.
     """
     metrics = Metrics()
     troubles: dict[str, Trouble] = {}
     hooks_port: int | None = None
-    changes: ChangesApi | None = None
-    jobs_api: JobsApi | None = None
-    stats_api: StatsApi | None = None
-    revocations_api: RevocationsApi | None = None
     problems: Workers | None = None
-    explainer: Explainer | None = None
     reloading = Reloading(metrics)
+    keys = KeyRotation(settings, reread or (lambda: settings))
+    apis: list[Api] = [ReloadApi(reloading, keys.ops, metrics)]
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         if role in (Role.MAINTENANCE, Role.ALL):
             maintenance = await stack.enter_async_context(running_maintenance(settings, store, metrics))
             troubles["maintenance"] = maintenance.trouble
-            jobs_api = JobsApi(
-                jobs=maintenance.jobs,
-                schedules=maintenance.schedules,
-                runs=store.runs,
-                keyring=Keyring(ops_keys(settings)),
-                metrics=metrics,
-                asked=maintenance.asked,
-            )
-            stats_api = StatsApi(
-                statistics=store.statistics,
-                zones=settings.zones(),
-                keyring=Keyring(ops_keys(settings)),
-                metrics=metrics,
-            )
-            revocations_api = RevocationsApi(
-                revocations=store.revocations,
-                keyring=Keyring(ops_keys(settings)),
-                metrics=metrics,
-                asked=maintenance.revoked,
-            )
+            apis += [
+                JobsApi(
+                    jobs=maintenance.jobs,
+                    schedules=maintenance.schedules,
+                    runs=store.runs,
+                    keyring=keys.ops,
+                    metrics=metrics,
+                    asked=maintenance.asked,
+                ),
+                StatsApi(
+                    statistics=store.statistics,
+                    zones=settings.zones(),
+                    keyring=keys.ops,
+                    metrics=metrics,
+                ),
+                RevocationsApi(
+                    revocations=store.revocations,
+                    keyring=keys.ops,
+                    metrics=metrics,
+                    asked=maintenance.revoked,
+                ),
+            ]
         if role in (Role.PUBLISHER, Role.ALL):
             publisher = await stack.enter_async_context(running_publisher(settings, store, metrics))
             troubles["publisher"] = publisher.trouble
-            changes = ChangesApi(
-                inbox=store.inbox,
-                router=make_router(settings),
-                keyring=Keyring(ops_keys(settings)),
-                metrics=metrics,
-                max_body=settings.changes_max_body,
-                max_batch=settings.changes_max_batch,
-                taken=publisher.taken,
+            apis.append(
+                ChangesApi(
+                    inbox=store.inbox,
+                    router=make_router(settings),
+                    keyring=keys.ops,
+                    metrics=metrics,
+                    max_body=settings.changes_max_body,
+                    max_batch=settings.changes_max_batch,
+                    taken=publisher.taken,
+                )
             )
         if role in (Role.HOOKS, Role.ALL):
-            served = await _serve_hooks(stack, settings, store, metrics, workers=workers, reloading=reloading)
+            served = await _serve_hooks(stack, settings, store, metrics, keys, workers=workers, reloading=reloading)
             troubles["hooks"], hooks_port, problems = served.trouble, served.port, served.problems
-            explainer = served.explainer
+            apis += [
+                ExplainApi(served.explainer, keys.ops, metrics),
+                PresenceApi(presence=store.presence, keyring=keys.ops, metrics=metrics),
+            ]
         app = make_app(metrics, troubles, store.troubles, problems)
-        ReloadApi(reloading, Keyring(ops_keys(settings)), metrics).add_routes(app)
-        if explainer is not None:
-            ExplainApi(explainer, Keyring(ops_keys(settings)), metrics).add_routes(app)
-        if role in (Role.HOOKS, Role.ALL):
-            presence_api = PresenceApi(presence=store.presence, keyring=Keyring(ops_keys(settings)), metrics=metrics)
-            presence_api.add_routes(app)
-        if changes is not None:
-            changes.add_routes(app)
-        if jobs_api is not None:
-            jobs_api.add_routes(app)
-        if stats_api is not None:
-            stats_api.add_routes(app)
-        if revocations_api is not None:
-            revocations_api.add_routes(app)
+        reloading.add(KEYS, keys.prepare)
+        for api in apis:
+            api.add_routes(app)
         with _port_taken("ops_port", settings.ops_host, settings.ops_port):
             ops_port = await stack.enter_async_context(serving(app, settings))
         log.info(
@@ -155,34 +152,39 @@ async def _serve_hooks(
     settings: Settings,
     store: Store,
     metrics: Metrics,
+    keys: KeyRotation,
     *,
     workers: int,
     reloading: Reloading,
 ) -> _Served:
     with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
-        keys, lists = hook_keys(settings), acl_compiler(settings)
+        lists = acl_compiler(settings)
         if workers > 1:
-            several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys))
+            several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys.hooks()))
+            keys.tell_hooks(several.use_keys)
             reloading.add(RULES, several.prepare_rules)
             reloading.follow(several.follow)
             store.tell_lookups(note_lookups())
             explainer = Explainer(store, lambda: several.book, compile_acl=lists)
             return _Served(several.port, several.trouble, several.problems, explainer)
-        hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys))
+        hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys.hooks()))
+        keys.tell_hooks(hooks.use_keys)
         reloading.add(RULES, hooks.prepare_rules)
         explainer = Explainer(store, lambda: hooks.directory.book, hooks.directory, lists)
         return _Served(hooks.port, hooks.trouble, None, explainer)
 
 
-async def serve(settings: Settings, role: Role, workers: int = 1) -> None:
-    """Run until SIGTERM or SIGINT; at SIGHUP read again what can be."""
+async def serve(
+    settings: Settings, role: Role, workers: int = 1, *, reread: Callable[[], Settings] | None = None
+) -> None:
+    """Run until SIGTERM or SIGINT; at SIGHUP read again what can be (of the settings with `reread`)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     # Until there is something to read again, a terminal that goes away ends nothing.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    async with running(settings, role, workers) as service:
+    async with running(settings, role, workers, reread=reread) as service:
         loop.add_signal_handler(signal.SIGHUP, service.reloading.ask)
         await stop.wait()
 

@@ -225,6 +225,10 @@ class Workers:
         book = await asyncio.to_thread(read_rule_book, self.settings)
         return lambda: self.change(lambda task: replace(task, book=book))
 
+    def use_keys(self, keys: Sequence[str]) -> None:
+        """Let these be the valid hook keys from now on."""
+        self.change(lambda task: replace(task, keys=tuple(keys)))
+
     def change(self, change: Callable[[Task], Task]) -> None:
         """Give every worker its task as this changes it; one that is started later gets it as well."""
         self.tasks[:] = [replace(change(task), number=task.number + 1) for task in self.tasks]

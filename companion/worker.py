@@ -65,6 +65,7 @@ class _Worker:
         """Go by this task from now on, as far as that can be changed without a new start."""
         self.task = task
         if self.hooks is not None:
+            self.hooks.use_keys(task.keys)
             if self.hooks.directory.book != task.book:
                 self.hooks.directory.use(task.book)
             self.tell(self._report(None))

@@ -25,7 +25,7 @@ from companion.cli import (
     stores,
     tokens,
 )
-from companion.cli.context import settings, use_config
+from companion.cli.context import loaded, settings, use_config
 from companion.core.errors import CompanionError, shown
 from companion.settings import Role
 
@@ -87,7 +87,7 @@ def serve_command(
         raise typer.BadParameter(f"--workers: 1 with the role {role.value}, which answers no hooks")
     current = settings()
     configure_logs(current.log_format, current.log_level)
-    run(serve(current, role, workers))
+    run(serve(current, role, workers, reread=lambda: loaded().settings))
 
 
 @app.command("demo")

@@ -8,21 +8,19 @@ that `COMPANION_CONFIG` names. The environment beats the file, the file beats th
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from companion.settings.archives import ArchiveSettings
 from companion.settings.hooks import HookSettings
 from companion.settings.jobs import JobsSettings
-from companion.settings.kinds import Seconds
+from companion.settings.kinds import KEY_ALLOWED, Seconds, is_key
 from companion.settings.publishing import PublishingSettings
 from companion.settings.revocations import RevocationSettings
 from companion.settings.statistics import StatisticsSettings
 from companion.settings.stores import StoreSettings
 from companion.settings.tokens import TokenSettings
-
-_KEY_CHARACTERS: Final = 16
 
 
 class Role(StrEnum):
@@ -53,9 +51,8 @@ class Settings(
     @classmethod
     def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in value:
-            text = key.get_secret_value()
-            if len(text) < _KEY_CHARACTERS or not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError(f"each key has at least {_KEY_CHARACTERS} printable ASCII characters and no space")
+            if not is_key(key.get_secret_value()):
+                raise ValueError(f"each key {KEY_ALLOWED}")
         return value
 
     @model_validator(mode="after")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from companion.account_sources import tables
+
+_KEY_CHARACTERS: Final = 16
+KEY_ALLOWED: Final = f"has at least {_KEY_CHARACTERS} printable ASCII characters and no space"
+
+
+def is_key(text: str) -> bool:
+    """Tell whether callers may present this as a key: long enough, and what an HTTP header can carry."""
+    return len(text) >= _KEY_CHARACTERS and text.isascii() and text.isprintable() and " " not in text
 
 
 def split(value: object) -> object:

@@ -116,7 +116,7 @@ async def test_the_shadow_takes_its_place(house: House) -> None:
     house.shadow.replace(house.enforced)
     house.shadow.write_text("stored = false\n")
     assert await service.may("alice", "publish", "old")
-    assert await reload(service) == (200, {"status": "reloaded", "parts": ["rules"]})
+    assert await reload(service) == (200, {"status": "reloaded", "parts": ["rules", "keys"]})
     assert not await service.may("alice", "publish", "old")
     assert await service.may("alice", "publish", "new")
     # The new shadow goes without the stored rules too.

@@ -323,7 +323,7 @@ async def test_every_worker_goes_by_the_new_rules(tmp_path: Path) -> None:
     """What POST /reload has answered is in force in every worker, and in one that is started later; a bad file changes nothing."""
     async with with_rules(tmp_path) as (service, rules):
         rules.write_text(allowing("two"))
-        assert await service.post("/reload") == (200, {"status": "reloaded", "parts": ["rules"]})
+        assert await service.post("/reload") == (200, {"status": "reloaded", "parts": ["rules", "keys"]})
         assert await service.verdicts("two") == {"allow"}
         assert await service.verdicts("one") == {"deny"}
         explained = await service.post("/explain", {"username": "alice", "action": "publish", "topic": "two"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from broker_hooks.guard import Guard
@@ -31,11 +33,11 @@ class Counted(LocalCounters):
 class Door:
     """A guard, and an authentication behind it that answers what it is told to."""
 
-    def __init__(self, counters: Counted, failures: int = FAILURES) -> None:
+    def __init__(self, counters: Counted, failures: int = FAILURES, keys: Sequence[str] = KEYS) -> None:
         self.now = 0.0
         self.asked = 0
         self.answer: Decision = Deny(Reason.WRONG_PASSWORD)
-        self.guard = Guard(counters, keys=KEYS, failures=failures, seconds=SECONDS, clock=lambda: self.now)
+        self.guard = Guard(counters, keys=keys, failures=failures, seconds=SECONDS, clock=lambda: self.now)
 
     async def _authenticate(self, _connect: Connect) -> Decision:
         self.asked += 1
@@ -109,6 +111,26 @@ async def test_replicas_count_together(counters: Counted) -> None:
     assert [await two.knock(), await two.knock()] == [Reason.WRONG_PASSWORD, Reason.THROTTLED]
     (key,) = counters.keys
     assert "alice" not in key
+
+
+async def test_who_is_refused_stays_so_while_keys_change(counters: Counted) -> None:
+    """Old; new and old; new: nothing is forgotten, nor split over replicas that differ by a step."""
+    one, two = Door(counters), Door(counters)
+    new, both = ["the-new-hook-key-of-the-tests"], ["the-new-hook-key-of-the-tests", *KEYS]
+    for _ in range(FAILURES):
+        await one.knock("locked out before")
+    one.guard.use(both)
+    assert await one.knock("locked out before") is Reason.THROTTLED
+    assert [await door.knock() for door in (one, two, one)] == [Reason.WRONG_PASSWORD] * 3
+    assert await one.knock() is Reason.THROTTLED
+    assert [await two.knock(), await two.knock()] == [Reason.WRONG_PASSWORD, Reason.THROTTLED]
+    await one.knock("bob")
+    await one.knock("bob")
+    one.guard.use(new)
+    assert [await one.knock("bob"), await one.knock("bob")] == [Reason.WRONG_PASSWORD, Reason.THROTTLED]
+    started_later = Door(counters, keys=new)
+    assert [await started_later.knock("bob") for _ in range(2)] == [Reason.WRONG_PASSWORD, Reason.THROTTLED]
+    assert all("bob" not in key for key in counters.keys)
 
 
 async def test_names_and_places_do_not_run_together(counters: Counted) -> None:

@@ -39,6 +39,16 @@ def test_a_ring_without_keys() -> None:
         Keyring([])
 
 
+def test_a_ring_takes_other_keys() -> None:
+    """From then on only those are admitted; none at all would be a mistake, and changes nothing."""
+    keyring = Keyring([KEY])
+    keyring.use([OTHER])
+    assert (keyring.admits(f"Bearer {KEY}"), keyring.admits(f"Bearer {OTHER}")) == (False, True)
+    with pytest.raises(ValueError, match="without a key"):
+        keyring.use([])
+    assert keyring.admits(f"Bearer {OTHER}")
+
+
 def test_a_ring_does_not_show_its_keys() -> None:
     """What a keyring holds does not lead back to the keys."""
     assert KEY not in repr(vars(Keyring([KEY])))
