@@ -9,9 +9,10 @@ PROFILE := embedded
 SECONDS := 30
 RATE := 200
 EXAMPLES := 20000
+REQUESTS := 200000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos outages acl lint format bench lock clean
+.PHONY: help demo test chaos outages acl fuzz lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +39,10 @@ outages: ## outages of both stores, SECONDS each, while the hooks are asked RATE
 acl: ## compare the lists for EMQX with the policies, over EXAMPLES random policies
 	@bash scripts/setup.sh test $(PYTHON)
 	@ACL_EXAMPLES=$(EXAMPLES) .venv/bin/python -m pytest -q tests/unit/test_acl.py --timeout 3600
+
+fuzz: ## REQUESTS drawn from SEED to the hooks, none of which may be allowed
+	@bash scripts/setup.sh test $(PYTHON)
+	@.venv/bin/python -m tests.faults.fuzz --requests $(REQUESTS) --seed $(SEED)
 
 lint: ## run the checks that need no tests: format, lint, types, layers
 	@bash scripts/setup.sh dev $(PYTHON)

@@ -45,6 +45,8 @@ _PATHS: Final = {
     **{path: _Way(hook, in_v4=True) for path, hook in wire_v4.PATHS.items()},
 }
 _METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_POST})
+_BODILESS: Final = frozenset({hdrs.METH_HEAD, hdrs.METH_CONNECT})
+"""Their answers have no body (RFC 9110 §9.3): no verdict can be in one, so it is the status that refuses."""
 _UNAUTHORIZED: Final = b'{"error":"a valid hook key is needed: Authorization: Bearer ..."}'
 _DRAINED: Final = 16 * 1024 * 1024
 _DECIDED_LATE: Final = Deny(Reason.DEADLINE)
@@ -133,6 +135,8 @@ class HooksHandler:
         self._recorder.record(hook, unknown, None)
         if wire_v4.speaks(request.path):
             return wire_v4.answer(unknown)
+        if request.method in _BODILESS:
+            return web.Response(status=405, headers={**HEADERS, hdrs.ALLOW: "GET, POST"})
         return web.Response(body=wire.DENY, headers=HEADERS)
 
     async def _decide(

@@ -63,8 +63,18 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
+    logging.getLogger("aiohttp.server").addFilter(_callers_mistakes)
     for name, quiet in _QUIET.items():
         logging.getLogger(name).setLevel(max(number, quiet))
+
+
+def _callers_mistakes(record: logging.LogRecord) -> bool:
+    """Make what a caller breaks of HTTP a matter for debugging: it is answered with 400, and anybody could fill the log with it."""
+    kind = record.exc_info[0] if record.exc_info else None
+    if kind is None or kind.__module__ != "aiohttp.http_exceptions":
+        return True
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def told(problem: BaseException) -> str:

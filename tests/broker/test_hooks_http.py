@@ -261,8 +261,11 @@ async def test_unknown_methods(hooks: Service, logged: io.StringIO, hook: str, m
     assert (await only_trace(hooks, logged, hook)).reason == "unknown_endpoint"
 
 
-async def test_a_question_with_head(hooks: Service, logged: io.StringIO) -> None:
-    """`HEAD` has no body to hold a verdict; it is refused like every other method."""
-    async with hooks.http.head(f"{hooks.hooks}/mqtt/auth", headers={"Authorization": f"Bearer {HOOK_KEY}"}) as response:
-        assert response.status == 200
+@pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
+async def test_an_answer_without_a_body(hooks: Service, logged: io.StringIO, method: str) -> None:
+    """The answers to these have no body to hold a verdict, so their status refuses."""
+    async with connected(hooks.hooks_port) as connection:
+        await connection.send(request("/mqtt/auth", key=HOOK_KEY, method=method))
+        answer = await connection.answer(no_body=True)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, POST")
     assert (await only_trace(hooks, logged, "auth")).reason == "unknown_endpoint"

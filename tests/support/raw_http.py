@@ -39,14 +39,23 @@ class RawConnection:
             self._writer.write(b"".join(part.encode() if isinstance(part, str) else part for part in parts))
             await self._writer.drain()
 
-    async def answer(self) -> Answer:
-        """Read one answer. Raises `asyncio.IncompleteReadError` when the connection ends before it is complete."""
+    async def finish(self) -> None:
+        """Say that nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
+
+    async def answer(self, *, no_body: bool = False) -> Answer:
+        """Read one answer; `no_body`: to HEAD, whose length is that of another.
+
+        Raises `asyncio.IncompleteReadError` when the connection ends before it is complete.
+        """
         async with asyncio.timeout(_SECONDS):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status, *lines = head.rstrip("\r\n").split("\r\n")
             pairs = (line.partition(":") for line in lines)
             headers = {name.lower(): value.strip() for name, _, value in pairs}
-            body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+            length = 0 if no_body else int(headers.get("content-length", "0"))
+            body = await self._reader.readexactly(length)
         return Answer(int(status.split(" ")[1]), headers, body)
 
     async def ended(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp.http_exceptions import BadHttpMessage
 
 from companion.logs import LogFormat, configure_logs
 
@@ -129,6 +130,17 @@ def test_talkative_libraries(start: Start, name: str) -> None:
     assert written(stream) == ""
     logging.getLogger(name).error("broken")
     assert the_event(stream)["event"] == "broken"
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", ["debug"]), ("info", [])])
+def test_what_callers_break(start: Start, level: str, lines: list[str]) -> None:
+    """HTTP that a caller breaks, which aiohttp calls an error, is told for debugging only; what breaks in us stays an error."""
+    stream = start("json", level)
+    for problem in (BadHttpMessage("what a caller sent"), ValueError("ours")):
+        logging.getLogger("aiohttp.server").error("Error handling request", exc_info=problem)
+    entries = [json.loads(line) for line in written(stream).splitlines()]
+    assert [one["level"] for one in entries] == [*lines, "error"]
+    assert "what a caller sent" not in written(stream)
 
 
 def test_configured_twice(start: Start) -> None:
