@@ -42,6 +42,7 @@ from companion.rule_files import read_rule_book
 from companion.settings import Settings
 from companion.spool import FOLDER as SPOOL_FOLDER
 from companion.spool import Spool
+from companion.tls import Certificate, SwitchedContext
 
 _IDLE_SECONDS = 120.0
 _HEADER_LINE_BYTES = 8190
@@ -57,6 +58,7 @@ class Hooks:
     directory: Directory
     use_keys: Callable[[Sequence[str]], None]
     """Lets these be the valid hook keys from now on."""
+    tls: SwitchedContext | None = None
 
     async def prepare_rules(self) -> Callable[[], None]:
         """Read the rule files again and return what puts them into force. Raises `Invalid`, and nothing changes."""
@@ -78,12 +80,14 @@ async def running_hooks(
     *,
     reuse_port: bool = False,
     book: RuleBook | None = None,
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[Hooks]:
     """Serve the hooks until the block ends; then stop accepting, finish what is in flight, write the last audit records.
 
-    With `reuse_port` other processes may serve on the same port (SO_REUSEPORT): the kernel spreads the connections.
-    `book` holds the rule sets of the settings' files where they were read already. Raises `OSError` when the port is taken,
-    `Invalid` for a rule file that cannot be used. A store that is away stops nothing: until it comes all are refused.
+    With `reuse_port` other processes may serve on the same port (SO_REUSEPORT): the kernel spreads the connections. With
+    `certificate` it is TLS that is spoken. `book` holds the rule sets of the settings' files where they were read already. Raises
+    `OSError` when the port is taken, `Invalid` for a rule file that cannot be used. A store that is away stops nothing: until it
+    comes all are refused.
     """
     book = book or await asyncio.to_thread(read_rule_book, settings)
     store.tell_lookups(note_lookups(metrics))
@@ -184,6 +188,7 @@ async def running_hooks(
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=settings.shutdown_deadline)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        tls = None if certificate is None else SwitchedContext(certificate)
         site = web.TCPSite(
             runner,
             settings.hooks_host,
@@ -191,6 +196,7 @@ async def running_hooks(
             backlog=1024,
             reuse_address=True,
             reuse_port=reuse_port or None,
+            ssl_context=tls,
         )
         await site.start()
 
@@ -198,7 +204,7 @@ async def running_hooks(
             keyring.use(keys)
             guard.use(keys)
 
-        yield Hooks(runner.addresses[0][1], store, settings, directory, use_keys)
+        yield Hooks(runner.addresses[0][1], store, settings, directory, use_keys, tls)
 
 
 def _scram(

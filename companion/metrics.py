@@ -218,7 +218,11 @@ class Metrics:
             registry=registry,
         )
 
-        self.stats, self.revocations = StatsMetrics(registry), RevocationMetrics(registry)
+        self.stats, self.revocations, self.tls = (
+            StatsMetrics(registry),
+            RevocationMetrics(registry),
+            TlsMetrics(registry),
+        )
         self.mirror, self.emqx, self.acl = MirrorMetrics(registry), EmqxMetrics(registry), AclMetrics(registry)
         self.shadow, self.credentials = _shadow_tallies(registry), CredentialMetrics(registry)
 
@@ -380,6 +384,30 @@ class ReloadMetrics:
         self.at = Gauge(
             "companion_reload_last_success_timestamp_seconds",
             "When the configuration was last read again; 0: not since the start.",
+            registry=registry,
+        )
+
+
+class TlsMetrics:
+    """Those of the certificates of our ports, `hooks` and `ops`; no series without TLS."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.not_after = Gauge(
+            "companion_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in force ends.",
+            ["port"],
+            registry=registry,
+        )
+        self.refused = Gauge(
+            "companion_tls_certificate_refused",
+            "1 while the files hold a certificate that cannot be used and the old one works on.",
+            ["port"],
+            registry=registry,
+        )
+        self.changes = Counter(
+            "companion_tls_certificate_changes",
+            "Certificates that were found changed in their files, and what came of it.",
+            ["port", "outcome"],
             registry=registry,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
@@ -72,7 +73,7 @@ def make_app(
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application, settings: Settings) -> AsyncIterator[int]:
+async def serving(app: web.Application, settings: Settings, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve `app` on the operations port until the block ends, and yield the bound port. Raises `OSError` when it is taken."""
     runner = web.AppRunner(
         app,
@@ -85,7 +86,8 @@ async def serving(app: web.Application, settings: Settings) -> AsyncIterator[int
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.ops_host, settings.ops_port, reuse_address=True).start()
+        site = web.TCPSite(runner, settings.ops_host, settings.ops_port, reuse_address=True, ssl_context=tls)
+        await site.start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from broker_hooks.explaining import Explainer, note_lookups
 from broker_hooks.one_hop import acl_compiler
 from broker_hooks.presence_api import PresenceApi
 from broker_hooks.service import running_hooks
+from companion.certificates import Certificates, Watched
 from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.metrics import Metrics
@@ -25,6 +26,7 @@ from companion.rotation import KEYS, KeyRotation
 from companion.settings import Role, Settings
 from companion.stores.opening import open_store
 from companion.supervising import running_workers
+from companion.tls import Listener
 from maintenance.jobs_api import JobsApi
 from maintenance.revocations_api import RevocationsApi
 from maintenance.service import running_maintenance
@@ -68,7 +70,9 @@ async def running(
     hooks_port: int | None = None
     problems: Workers | None = None
     reloading = Reloading(metrics)
-    keys = KeyRotation(settings, reread or (lambda: settings))
+    reread = reread or (lambda: settings)
+    keys = KeyRotation(settings, reread)
+    certificates = Certificates(settings, _listeners(role), metrics.tls, reread)
     apis: list[Api] = [ReloadApi(reloading, keys.ops, metrics)]
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -112,7 +116,16 @@ async def running(
                 )
             )
         if role in (Role.HOOKS, Role.ALL):
-            served = await _serve_hooks(stack, settings, store, metrics, keys, workers=workers, reloading=reloading)
+            served = await _serve_hooks(
+                stack,
+                settings,
+                store,
+                metrics,
+                keys=keys,
+                certificate=certificates.of("hooks"),
+                workers=workers,
+                reloading=reloading,
+            )
             troubles["hooks"], hooks_port, problems = served.trouble, served.port, served.problems
             apis += [
                 ExplainApi(served.explainer, keys.ops, metrics),
@@ -122,8 +135,9 @@ async def running(
         reloading.add(KEYS, keys.prepare)
         for api in apis:
             api.add_routes(app)
+        await stack.enter_async_context(certificates.watching(reloading))
         with _port_taken("ops_port", settings.ops_host, settings.ops_port):
-            ops_port = await stack.enter_async_context(serving(app, settings))
+            ops_port = await stack.enter_async_context(serving(app, settings, certificates.context("ops")))
         log.info(
             "started",
             role=role.value,
@@ -135,6 +149,10 @@ async def running(
         yield Running(ops_port, hooks_port, metrics, store, reloading)
         log.info("stopping")
     log.info("stopped")
+
+
+def _listeners(role: Role) -> Sequence[Listener]:
+    return ("hooks", "ops") if role in (Role.HOOKS, Role.ALL) else ("ops",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +170,37 @@ async def _serve_hooks(
     settings: Settings,
     store: Store,
     metrics: Metrics,
-    keys: KeyRotation,
     *,
+    keys: KeyRotation,
+    certificate: Watched | None,
     workers: int,
     reloading: Reloading,
 ) -> _Served:
     with _port_taken("hooks_port", settings.hooks_host, settings.hooks_port):
         lists = acl_compiler(settings)
         if workers > 1:
-            several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys.hooks()))
+            first = None if certificate is None else certificate.current
+            several = await stack.enter_async_context(running_workers(settings, workers, metrics, keys.hooks(), first))
             keys.tell_hooks(several.use_keys)
+            if certificate is not None:
+                certificate.tell(several.use_certificate)
             reloading.add(RULES, several.prepare_rules)
             reloading.follow(several.follow)
             store.tell_lookups(note_lookups())
             explainer = Explainer(store, lambda: several.book, compile_acl=lists)
             return _Served(several.port, several.trouble, several.problems, explainer)
-        hooks = await stack.enter_async_context(running_hooks(settings, store, metrics, keys.hooks()))
+        hooks = await stack.enter_async_context(
+            running_hooks(
+                settings,
+                store,
+                metrics,
+                keys.hooks(),
+                certificate=None if certificate is None else certificate.current,
+            )
+        )
         keys.tell_hooks(hooks.use_keys)
+        if certificate is not None and hooks.tls is not None:
+            certificate.tell(hooks.tls.use)
         reloading.add(RULES, hooks.prepare_rules)
         explainer = Explainer(store, lambda: hooks.directory.book, hooks.directory, lists)
         return _Served(hooks.port, hooks.trouble, None, explainer)

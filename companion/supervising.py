@@ -32,6 +32,7 @@ from companion.metrics import Metrics
 from companion.rule_files import read_rule_book
 from companion.settings import Settings
 from companion.sharing import forget_gauges
+from companion.tls import Certificate
 
 log = structlog.get_logger("companion.supervising")
 
@@ -57,6 +58,7 @@ class Task:
     settings: Settings
     keys: Sequence[str]
     book: RuleBook
+    certificate: Certificate | None = None
     number: int = 1
 
 
@@ -229,6 +231,10 @@ class Workers:
         """Let these be the valid hook keys from now on."""
         self.change(lambda task: replace(task, keys=tuple(keys)))
 
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Give this one to connections that come from now on."""
+        self.change(lambda task: replace(task, certificate=certificate))
+
     def change(self, change: Callable[[Task], Task]) -> None:
         """Give every worker its task as this changes it; one that is started later gets it as well."""
         self.tasks[:] = [replace(change(task), number=task.number + 1) for task in self.tasks]
@@ -253,7 +259,7 @@ class Workers:
 
 @contextlib.asynccontextmanager
 async def running_workers(
-    settings: Settings, count: int, metrics: Metrics, keys: Sequence[str]
+    settings: Settings, count: int, metrics: Metrics, keys: Sequence[str], certificate: Certificate | None = None
 ) -> AsyncIterator[Workers]:
     """Run so many workers until the block ends, which finish what they were asked; their metrics show in `metrics`.
 
@@ -265,7 +271,7 @@ async def running_workers(
         tempfile.TemporaryDirectory(prefix="companion-", ignore_cleanup_errors=True) as name,
     ):
         folder, bound = Path(name), settings.model_copy(update={"hooks_port": port})
-        tasks = [Task(slot, folder, bound, tuple(keys), book) for slot in range(1, count + 1)]
+        tasks = [Task(slot, folder, bound, tuple(keys), book, certificate) for slot in range(1, count + 1)]
         workers = [_Worker(task, metrics) for task in tasks]
         running = Workers(port, workers, settings, tasks)
         try:

@@ -54,7 +54,15 @@ class _Worker:
         settings = self.task.settings
         async with (
             open_store(settings) as store,
-            running_hooks(settings, store, self.metrics, self.task.keys, reuse_port=True, book=self.task.book) as hooks,
+            running_hooks(
+                settings,
+                store,
+                self.metrics,
+                self.task.keys,
+                reuse_port=True,
+                book=self.task.book,
+                certificate=self.task.certificate,
+            ) as hooks,
         ):
             self.hooks = hooks
             self.take(self.task)
@@ -66,6 +74,8 @@ class _Worker:
         self.task = task
         if self.hooks is not None:
             self.hooks.use_keys(task.keys)
+            if self.hooks.tls is not None and task.certificate is not None:
+                self.hooks.tls.use(task.certificate)
             if self.hooks.directory.book != task.book:
                 self.hooks.directory.use(task.book)
             self.tell(self._report(None))

@@ -11,6 +11,7 @@ import typer
 
 from companion.background import run
 from companion.cli.context import settings
+from companion.cli.operations_port import operations_connector, operations_url
 from companion.core.errors import CompanionError, Invalid, Transient
 from companion.core.model import ChangeOp
 from companion.keys import ops_keys
@@ -58,12 +59,11 @@ async def _send(current: Settings, url: str, body: bytes) -> str:
     import aiohttp  # noqa: PLC0415 - see above
 
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-    host = f"[{current.ops_host}]" if ":" in current.ops_host else current.ops_host
-    address = f"{url.rstrip('/') if url else f'http://{host}:{current.ops_port}'}/changes"
+    address = f"{operations_url(current, url)}/changes"
     headers = {"Authorization": f"Bearer {ops_keys(current)[0]}", "Content-Type": "application/json"}
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
+            aiohttp.ClientSession(timeout=timeout, connector=operations_connector(current)) as session,
             session.post(address, data=body, headers=headers) as response,
         ):
             text = await response.text()

@@ -16,6 +16,7 @@ from broker_hooks.one_hop import acl_compiler
 from broker_hooks.what_if import what_if as replayed
 from companion.background import run
 from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.operations_port import operations_connector, operations_url
 from companion.core.errors import CompanionError, Invalid, Transient, shown
 from companion.core.model import Action
 from companion.core.ports import Store
@@ -96,12 +97,11 @@ async def _of_service(current: Settings, url: str, body: dict[str, Any]) -> dict
     import aiohttp  # noqa: PLC0415 - see above
 
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-    host = f"[{current.ops_host}]" if ":" in current.ops_host else current.ops_host
-    address = f"{url.rstrip('/') if url else f'http://{host}:{current.ops_port}'}/explain"
+    address = f"{operations_url(current, url)}/explain"
     headers = {"Authorization": f"Bearer {ops_keys(current)[0]}"}
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
+            aiohttp.ClientSession(timeout=timeout, connector=operations_connector(current)) as session,
             session.post(address, json=body, headers=headers) as response,
         ):
             if response.status != HTTPStatus.OK:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from companion.core.errors import Invalid
@@ -14,6 +15,8 @@ class EmbeddedBrokerConfig:
     """Where the broker listens, and whom it asks.
 
     `port` 0 picks a free one. `hooks_url` is the base of `/mqtt/auth` and `/mqtt/authz`; `hook_key` is presented as a bearer token.
+    Of hooks with TLS certificates of `hooks_ca` are trusted instead of the system's; `hooks_client_cert`, with its key in the same
+    file, is presented to them.
     `request_timeout` (seconds) bounds one question, from the wait for a connection to the end of the answer; past it the answer
     is no. Raises `Invalid` naming the field that is wrong.
     """
@@ -22,6 +25,8 @@ class EmbeddedBrokerConfig:
     port: int = 1883
     hooks_url: str = "http://127.0.0.1:8080"
     hook_key: str = field(default="", repr=False)
+    hooks_ca: Path | None = None
+    hooks_client_cert: Path | None = None
     request_timeout: float = 5.0
 
     def __post_init__(self) -> None:

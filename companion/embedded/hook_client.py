@@ -15,6 +15,7 @@ import structlog
 from companion.core.model import Action
 from companion.embedded.answers import Answer, Grant, Refusal, login, verdict
 from companion.embedded.config import EmbeddedBrokerConfig
+from companion.tls import client_context
 
 log = structlog.get_logger("companion.embedded")
 
@@ -27,8 +28,10 @@ _HEADERS: Final = ("content-length", "host", "authorization", "content-type")
 @contextlib.asynccontextmanager
 async def open_hook_client(config: EmbeddedBrokerConfig) -> AsyncIterator[HookClient]:
     """Yield a client with a bounded pool of connections, which end with the block."""
+    ca, cert = config.hooks_ca, config.hooks_client_cert
+    tls = True if ca is None and cert is None else client_context(ca, cert, names=("hooks_ca", "hooks_client_cert"))
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=_POOL),
+        connector=aiohttp.TCPConnector(limit=_POOL, ssl=tls),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"authorization": f"Bearer {config.hook_key}", "content-type": "application/json"},
         middlewares=(_in_order,),

@@ -16,6 +16,7 @@ from companion.settings.archives import ArchiveSettings
 from companion.settings.hooks import HookSettings
 from companion.settings.jobs import JobsSettings
 from companion.settings.kinds import KEY_ALLOWED, Seconds, is_key
+from companion.settings.listeners import ListenerSettings
 from companion.settings.publishing import PublishingSettings
 from companion.settings.revocations import RevocationSettings
 from companion.settings.statistics import StatisticsSettings
@@ -39,6 +40,7 @@ class Settings(
     ArchiveSettings,
     JobsSettings,
     PublishingSettings,
+    ListenerSettings,
     TokenSettings,
     HookSettings,
     StoreSettings,

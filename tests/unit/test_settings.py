@@ -18,6 +18,8 @@ SINGLE = {
     "mqtt_password",
     "mongo_url",
     "redis_url",
+    "hooks_tls_key_password",
+    "ops_tls_key_password",
     "emqx_api_key",
     "emqx_api_secret",
     "s3_access_key",
@@ -255,6 +257,13 @@ def test_stores_answer_before_the_hooks_must(name: str) -> None:
     assert load({f"COMPANION_{name.upper()}": "3"}).settings.store == "embedded"
     problem = refused({**environ, "COMPANION_STORE": "production", f"COMPANION_{name.upper()}": "3"})
     assert (problem.field, "less than hooks_deadline (3.0 s)" in problem.allowed) == (name, True)
+
+
+@pytest.mark.parametrize("port", ["HOOKS", "OPS"])
+@pytest.mark.parametrize(("given", "field"), [("CERT", "key"), ("KEY", "cert"), ("CLIENT_CA", "client_ca")])
+def test_a_certificate_has_its_key(port: str, given: str, field: str) -> None:
+    """Half of what TLS needs is no TLS: the one that is missing is named, or the one that says nothing without it."""
+    assert refused({f"COMPANION_{port}_TLS_{given}": "file.pem"}).field == f"{port.lower()}_tls_{field}"
 
 
 def test_wrong_values_in_a_file(tmp_path: Path) -> None:
