@@ -40,7 +40,7 @@ async def test_missing_indexes_and_a_forgetful_redis(tmp_path: Path) -> None:
                 in missing
             )
             assert "mongodb: pre-images of mqtt_accounts: tell whose account was removed" in missing
-            assert len(missing) == 8
+            assert len(missing) == 19
             assert found["redis: keeps what it was given"] is None
         with blocking.Redis(port=server.port) as admin:
             admin.config_set("appendfsync", "everysec")
