@@ -22,7 +22,8 @@ async def _serve() -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     app = web.Application()
-    app.router.add_post("/mqtt/authz", _allow)
+    for path in ("/mqtt/auth", "/mqtt/authz"):
+        app.router.add_post(path, _allow)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

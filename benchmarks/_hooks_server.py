@@ -1,6 +1,6 @@
 """The whole product in the role `hooks`, with a store of its own that holds the benchmark's accounts and rules.
 
-Arguments: its folder, and the number of workers unless it is one.
+Arguments: its folder, the number of workers unless it is one, and that of devices unless it is the fleet of the hook benchmark.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from companion.settings import Role, Settings
 from companion.stores.embedded import EmbeddedStore
 
 
-async def _serve(data_dir: Path, workers: int) -> None:
+async def _serve(data_dir: Path, workers: int, devices: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with EmbeddedStore.open(data_dir) as store:
-        await store.accounts.add(_traffic.accounts())
+        await store.accounts.add(_traffic.accounts(devices))
         for rule in _traffic.RULES:
             await store.rules.add(rule)
     settings = Settings(
@@ -42,4 +42,5 @@ async def _serve(data_dir: Path, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    run(_serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1))
+    folder, counts = Path(sys.argv[1]), [int(count) for count in sys.argv[2:]]
+    run(_serve(folder, *(counts + [1, _traffic.DEVICES][len(counts) :])))

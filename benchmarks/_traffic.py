@@ -16,6 +16,7 @@ import jwt
 import msgspec
 
 from benchmarks._load import Exchange
+from broker_hooks.hashing import hash_password
 from broker_hooks.wire import ALLOW, DENY
 from companion.core.model import Account, Kind
 from companion.core.rules import EVERYONE, Effect, Rule, RuleAction
@@ -23,6 +24,8 @@ from companion.core.rules import EVERYONE, Effect, Rule, RuleAction
 HOOK_KEY: Final = "hook-key-of-the-benchmark"
 TOKEN_SECRET: Final = "token-secret-of-the-benchmark-with-length"  # noqa: S105 - signs nothing but the tokens below
 TOKEN_SECONDS: Final = 3600
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - opens nothing but the accounts below
+PASSWORD_COST: Final = 10
 DEVICES: Final = 32
 SESSIONS: Final = 32
 
@@ -70,14 +73,15 @@ class Client:
     expires_at: int = 0
 
 
-def devices() -> list[Client]:
+def devices(count: int = DEVICES) -> list[Client]:
     """Return the clients with an account."""
-    return [Client(f"device-{number:03}", f"device-{number:03}", f"{number:024x}") for number in range(DEVICES)]
+    return [Client(f"device-{number:03}", f"device-{number:03}", f"{number:024x}") for number in range(count)]
 
 
-def accounts() -> list[Account]:
-    """Return the devices' accounts; nobody logs in with their passwords here."""
-    return [Account(client.username, Kind.DEVICE, client.principal, "") for client in devices()]
+def accounts(count: int = DEVICES) -> list[Account]:
+    """Return the devices' accounts. One hash serves all: to check it takes as long as to check any other."""
+    hashed = hash_password(PASSWORD, PASSWORD_COST)
+    return [Account(client.username, Kind.DEVICE, client.principal, hashed) for client in devices(count)]
 
 
 def sessions() -> list[Client]:
@@ -105,21 +109,27 @@ def sessions() -> list[Client]:
 def logins(clients: list[Client]) -> list[Exchange]:
     """Return one request to connect for each platform session."""
     return [
-        _exchange(
-            "/mqtt/auth",
-            {
-                "zone": "default",
-                "username": client.username,
-                "peerhost": "10.0.7.21",
-                "password": client.token,
-                "clientid": client.client_id,
-                "cert_subject": "",
-                "cert_common_name": "",
-            },
-            msgspec.json.encode({"result": "allow", "expire_at": client.expires_at}),
-        )
+        _login(client, client.token, msgspec.json.encode({"result": "allow", "expire_at": client.expires_at}))
         for client in clients
     ]
+
+
+def password_logins(clients: list[Client], password: str = PASSWORD, answer: bytes = ALLOW) -> list[Exchange]:
+    """Return one request to connect for each device."""
+    return [_login(client, password, answer) for client in clients]
+
+
+def _login(client: Client, password: str, answer: bytes) -> Exchange:
+    fields = {
+        "zone": "default",
+        "username": client.username,
+        "peerhost": "10.0.7.21",
+        "password": password,
+        "clientid": client.client_id,
+        "cert_subject": "",
+        "cert_common_name": "",
+    }
+    return _exchange("/mqtt/auth", fields, answer)
 
 
 def accesses(clients: list[Client]) -> list[Exchange]:

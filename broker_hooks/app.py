@@ -187,6 +187,11 @@ class HooksHandler:
                 body += await content.readany()
         except ConnectionError:
             raise wire.Malformed("the connection ended before the body did") from None
+        except asyncio.CancelledError:
+            if content.exception() is None:
+                raise
+            # Whoever hangs up has us cancelled; what they were about to ask is not known.
+            raise wire.Malformed("the connection ended before the body did") from None
         if len(body) > self._max_body:
             raise _TooLarge
         return body

@@ -122,6 +122,8 @@ class Directory:
             stale=stale,
             weigh=lambda known: _SESSION_BYTES + len(known[1].acl),
         )
+        # Whose client id is known to have no token's session: with how many notices that was looked up.
+        self._sessionless: Cache[tuple[str, str], int] = Cache("sessionless", entries, seconds, metrics, size=size)
         self._notices = 0
         self._changed: dict[str, int] = {}
 
@@ -180,11 +182,19 @@ class Directory:
                 raise
             return
         self._connected.forget(key)
+        self._sessionless.forget(key)
         self._sessions.put(key, (seen, session), self._sessions.epoch)
 
     async def end_session(self, username: str, client_id: str) -> None:
-        """Forget an earlier token's session: this client id now belongs to an account."""
+        """Forget an earlier token's session: this client id now belongs to an account. A repetition costs a look-up.
+
+        That a token's session was begun by another process is felt when what we remember ends, as it is by who is connected.
+        """
         key = (username, client_id)
+        known_none = self._sessionless.get(key)
+        if known_none is not None and self._is_current(username, known_none):
+            return
+        seen, epoch = self._notices, self._sessionless.epoch
         try:
             known = await self._store.sessions.get(username, client_id)
         except Transient:
@@ -197,6 +207,7 @@ class Directory:
             await self._store.sessions.remove(username, client_id)
             self._sessions.forget(key)
             self._connected.forget(key)
+        self._sessionless.put(key, seen, epoch)
 
     async def decide(self, access: Access) -> Decision:
         """Judge a publish or subscribe by the policy of whoever is connected with this user name and client id."""
@@ -352,6 +363,7 @@ class Directory:
         self._accounts.clear()
         self._connected.clear()
         self._sessions.clear()
+        self._sessionless.clear()
         self._changed.clear()
 
 

@@ -7,63 +7,26 @@ password was right.
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import bcrypt
 
 from broker_hooks.directory import Directory, refusal
 from broker_hooks.granting import Granting
-from broker_hooks.hashing import takes, verify
+from broker_hooks.hashing import takes
+from broker_hooks.password_pool import Overloaded, PasswordPool
 from broker_hooks.rehash import Rehasher
 from broker_hooks.secrets_of import hash_of, refusal_of, singles_of
 from broker_hooks.uses import LazyUses, name_of_secret
-from companion.core.errors import Transient
+from broker_hooks.verified import Verdict, VerifiedCredentials
 from companion.core.model import Account, AccountSecret, Connect, Decision, Deny, Reason
-from companion.core.password_hashes import Bcrypt, PasswordHash, Single, affordable, cheap
-from companion.metrics import Metrics
+from companion.core.password_hashes import Bcrypt, Single, affordable, cheap
 
-
-class Overloaded(Transient):
-    """More passwords are waiting to be checked than could be checked in time."""
-
-
-class PasswordPool:
-    """Threads that check passwords: a fixed number, a bounded queue, a deadline. What takes long releases the GIL."""
-
-    def __init__(self, workers: int, waiting: int, deadline: float, metrics: Metrics) -> None:
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="password")
-        self._limit = workers + waiting
-        self._deadline = deadline
-        self._busy = 0
-        metrics.password_checks.set_function(lambda: self._busy)
-
-    async def matches(self, password: bytes, password_hash: PasswordHash) -> bool:
-        """Tell whether the password belongs to the hash.
-
-        Raises `Overloaded` when the queue is full or the deadline (seconds) passes, `ValueError` for a hash that bcrypt refuses.
-        """
-        if self._busy >= self._limit:
-            raise Overloaded("too many passwords wait to be checked")
-        self._busy += 1
-        future = self._executor.submit(verify, password, password_hash)
-        # Counted until the thread is done, also when nobody waits any more: that is what the bound is about.
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
-        try:
-            async with asyncio.timeout(self._deadline):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise Overloaded("the password was not checked in time") from None
-
-    def close(self) -> None:
-        """Drop what waits and let the threads end."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _done(self) -> None:
-        self._busy -= 1
+_SEVERAL_SECONDS: Final = 3600.0
+"""For how long it is remembered that one of several secrets fits: which one it was, and so its use, is only known from a check."""
 
 
 class PasswordCredential:
@@ -73,6 +36,7 @@ class PasswordCredential:
         self,
         directory: Directory,
         pool: PasswordPool,
+        verified: VerifiedCredentials,
         *,
         cost: int,
         max_cost: int,
@@ -83,6 +47,7 @@ class PasswordCredential:
     ) -> None:
         self._directory = directory
         self._pool = pool
+        self._verified = verified
         self._max_cost = max_cost
         self._granting = granting
         self._rehasher = rehasher
@@ -94,14 +59,26 @@ class PasswordCredential:
         """Judge; None when there is no user name or no password."""
         if not connect.username or not connect.password:
             return None
-        account = await self._directory.account(connect.username)
-        refused = await self._refusal(account, connect.password.encode())
+        begun = time.monotonic()
+        username, password = connect.username, connect.password.encode()
+        account = await self._directory.account(username)
+        try:
+            refused = await self._verified.refusal(
+                account, username, password, lambda: self._check(account, password), begun
+            )
+        except Overloaded:
+            return Deny(Reason.OVERLOADED)
         if refused is not None or account is None:
             return refused
-        await self._directory.end_session(connect.username, connect.client_id)
+        # That a password is right may be remembered; whether its account may be used now is not.
+        refused = refusal(account, self._now())
+        if refused is not None:
+            return refused
+        self._note(account)
+        await self._directory.end_session(username, connect.client_id)
         return self._granting.allow(Reason.PASSWORD, account)
 
-    async def _refusal(self, account: Account | None, password: bytes) -> Deny | None:
+    async def _check(self, account: Account | None, password: bytes) -> Verdict:
         known = hash_of(account, self._max_cost) if account else None
         usable = known is not None and affordable(known, self._max_cost)
         checkable = known is not None and usable and takes(known, password)
@@ -112,20 +89,20 @@ class PasswordCredential:
                     await self._as_nobody(password)
             else:
                 right = await self._as_nobody(password)
-        except Overloaded:
-            return Deny(Reason.OVERLOADED)
         except ValueError:
             usable = right = False
         if account is None:
-            return Deny(Reason.UNKNOWN_USER)
+            return Verdict(Deny(Reason.UNKNOWN_USER))
         if not usable:
-            return Deny(Reason.UNUSABLE_HASH, detail="no hash of a known kind, or its cost is above password_max_cost")
+            return Verdict(
+                Deny(Reason.UNUSABLE_HASH, detail="no hash of a known kind, or its cost is above password_max_cost")
+            )
         if not right or not checkable:
-            return Deny(Reason.WRONG_PASSWORD)
-        return refusal(account, self._now()) or await self._fitted(account, password)
+            return Verdict(Deny(Reason.WRONG_PASSWORD))
+        return await self._fitted(account, password)
 
-    async def _fitted(self, account: Account, password: bytes) -> Deny | None:
-        """Tell why the secret that fitted may not be used now, of several secrets; note that it was used."""
+    async def _fitted(self, account: Account, password: bytes) -> Verdict:
+        """Tell whether the secret that fitted may be used now, and until when, of several secrets; note that it was used."""
         singles = singles_of(account, self._max_cost)
         refused = None
         for number, (secret, hashed) in enumerate(singles):
@@ -134,21 +111,27 @@ class PasswordCredential:
             try:
                 if not sure and not (takes(hashed, password) and await self._pool.matches(password, hashed)):
                     continue
-            except Overloaded:
-                return Deny(Reason.OVERLOADED)
             except ValueError:
                 continue
             refused = refusal_of(secret, self._now())
             if refused is None:
-                self._note(account, secret, hashed, password)
-                break
-        return refused
+                return self._good(account, secret, hashed, password)
+        return Verdict(refused)
 
-    def _note(self, account: Account, secret: AccountSecret | None, hashed: Single, password: bytes) -> None:
-        if self._uses is not None:
-            self._uses.note(name_of_secret(account.username, secret.id if secret else ""))
+    def _good(self, account: Account, secret: AccountSecret | None, hashed: Single, password: bytes) -> Verdict:
         if self._rehasher is not None and secret is None:
             self._rehasher.consider(account, hashed, password)
+        if not account.secrets:
+            return Verdict()
+        if self._uses is not None:
+            self._uses.note(name_of_secret(account.username, secret.id if secret else ""))
+        ends = math.inf if secret is None or secret.not_after is None else float(secret.not_after)
+        return Verdict(None, min(ends, self._now() + _SEVERAL_SECONDS))
+
+    def _note(self, account: Account) -> None:
+        """Note that its only secret was used; of several, `_good` knows which."""
+        if self._uses is not None and not account.secrets:
+            self._uses.note(name_of_secret(account.username))
 
     async def _as_nobody(self, password: bytes) -> bool:
         """Take the time that a check takes."""

@@ -20,7 +20,8 @@ from broker_hooks.granting import Granting
 from broker_hooks.guard import Guard
 from broker_hooks.long_tokens import LongTokenCredential
 from broker_hooks.one_hop import OneHop, acl_compiler
-from broker_hooks.passwords import PasswordCredential, PasswordPool
+from broker_hooks.password_pool import PasswordPool
+from broker_hooks.passwords import PasswordCredential
 from broker_hooks.recorder import Recorder
 from broker_hooks.rehash import Rehasher
 from broker_hooks.revoked import Revoked
@@ -30,13 +31,14 @@ from broker_hooks.token_claims import Reading
 from broker_hooks.token_keyset import running_keys
 from broker_hooks.tokens import TokenCredential
 from broker_hooks.uses import LazyUses
+from broker_hooks.verified import VerifiedCredentials
 from companion.background import background
 from companion.core.errors import CompanionError
 from companion.core.model import Connect, Decision
 from companion.core.ports import Store
 from companion.core.rule_sets import RuleBook
 from companion.core.scram import ScramKeys
-from companion.keys import Keyring, apt_keys
+from companion.keys import Keyring, apt_keys, credential_key
 from companion.metrics import Metrics
 from companion.rule_files import read_rule_book
 from companion.settings import Settings
@@ -114,6 +116,16 @@ async def running_hooks(
         one_hop = OneHop(directory, metrics, seconds=settings.hooks_acl_seconds, patience=settings.hooks_deadline / 3)
         pool = PasswordPool(settings.password_workers, settings.password_waiting, settings.password_deadline, metrics)
         stack.callback(pool.close)
+        verified = VerifiedCredentials(
+            metrics,
+            key=credential_key(settings),
+            deadline=settings.password_deadline,
+            entries=settings.cache_entries,
+            seconds=settings.credential_seconds,
+            refused_seconds=settings.credential_refused_seconds,
+            shared=store.proofs,
+        )
+        stack.push_async_callback(verified.close)
         uses = LazyUses(store.uses, settings.last_used_every)
         stack.push_async_callback(_last_words, uses)
         rehasher = Rehasher(
@@ -126,6 +138,7 @@ async def running_hooks(
             "password": PasswordCredential(
                 directory,
                 pool,
+                verified,
                 cost=settings.password_cost,
                 max_cost=settings.password_max_cost,
                 granting=granting,
@@ -178,6 +191,8 @@ async def running_hooks(
         # A query may be as long as a body: with `method = get` it is the body.
         server = web.Server(
             handler,
+            # Who hangs up is not worked for: what waits for a thread leaves the queue.
+            handler_cancellation=True,
             access_log=None,
             keepalive_timeout=_IDLE_SECONDS,
             lingering_time=0,

@@ -63,6 +63,11 @@ def apt_keys(settings: Settings) -> Sequence[str]:
     return _keys(settings, [key.get_secret_value() for key in settings.apt_keys], "apt.key")
 
 
+def credential_key(settings: Settings) -> str:
+    """Return the configured key under which checked passwords are remembered, or the one made in the data folder."""
+    return settings.credential_key.get_secret_value() or ensure_key(settings.data_dir / "credential.key")
+
+
 def _keys(settings: Settings, configured: Sequence[str], file_name: str) -> Sequence[str]:
     return configured or [ensure_key(settings.data_dir / file_name)]
 

@@ -22,7 +22,7 @@ from companion.sharing import Together
 from companion.tallies import SpreadHistogram, Tally, TallyCounter
 
 Hook = Literal["auth", "authz", "superuser", "scram"]
-CACHES: Final = ("account", "policy", "session", "token")
+CACHES: Final = ("account", "policy", "session", "token", "credential", "refused", "sessionless")
 
 SHADOW_OUTCOMES: Final = ("same", "would_allow", "would_refuse")
 
@@ -218,10 +218,11 @@ class Metrics:
             registry=registry,
         )
 
-        self.stats, self.revocations, self.tls = (
+        self.stats, self.revocations, self.tls, self.logins = (
             StatsMetrics(registry),
             RevocationMetrics(registry),
             TlsMetrics(registry),
+            LoginMetrics(registry),
         )
         self.mirror, self.emqx, self.acl = MirrorMetrics(registry), EmqxMetrics(registry), AclMetrics(registry)
         self.shadow, self.credentials = _shadow_tallies(registry), CredentialMetrics(registry)
@@ -324,6 +325,26 @@ class CredentialMetrics:
         """Return what counts a look at keys there that went well, or not."""
         well, ill = self._looks.labels(place, "ok"), self._looks.labels(place, "failed")
         return lambda fine: (well if fine else ill).inc()
+
+
+class LoginMetrics:
+    """Those of checked passwords."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        checks = TallyCounter(
+            "companion_credential_checks",
+            "Passwords that no memory knew: checked right or wrong, joined to a check under way, abandoned, or too many.",
+            ["outcome"],
+            registry,
+        )
+        self.checks = {one: checks.series(one) for one in ("right", "wrong", "joined", "abandoned", "overloaded")}
+        shared = TallyCounter(
+            "companion_credential_proofs",
+            "Looks for what other processes have verified; forged: what lay there was not made with our key.",
+            ["outcome"],
+            registry,
+        )
+        self.shared = {one: shared.series(one) for one in ("hit", "miss", "away", "forged")}
 
 
 class StatsMetrics:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from companion.logs import LogFormat
 from companion.settings.kinds import Group, Port, Seconds, Secrets, split
@@ -27,6 +27,7 @@ Algorithm = Literal[
     "EdDSA",
 ]
 _KEY_BYTES: Final[dict[str, int]] = {"HS256": 32, "HS384": 48, "HS512": 64}
+_CREDENTIAL_KEY_BYTES: Final = 24
 
 
 class HookSettings(Group):
@@ -87,6 +88,15 @@ class HookSettings(Group):
     password_rehash: bool = Field(
         default=True, description="Replace hashes of our accounts that are no bcrypt, or cheaper, at the next login"
     )
+    credential_key: SecretStr = Field(
+        SecretStr(""), description="Key under which checked passwords are remembered; the same for all replicas"
+    )
+    credential_seconds: Annotated[float, Field(ge=0, le=2_592_000)] = Field(
+        604_800.0, description="How long a right password is remembered, as a keyed digest; 0: not at all"
+    )
+    credential_refused_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        5.0, description="How long a wrong one is; 0: not at all"
+    )
     scram_algorithm: Literal["none", "sha256", "sha512"] = Field(
         "none", description="Algorithm of /mqtt/scram, as in EMQX, and of what new passwords are kept as for it"
     )
@@ -135,6 +145,13 @@ class HookSettings(Group):
     throttle_seconds: Seconds = Field(
         60.0, description="Window in which they are counted, and how long they stay refused"
     )
+
+    @field_validator("credential_key")
+    @classmethod
+    def _credential_key(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value().encode()) < _CREDENTIAL_KEY_BYTES:
+            raise ValueError(f"at least {_CREDENTIAL_KEY_BYTES} bytes: passwords could be guessed against a short one")
+        return value
 
     @model_validator(mode="after")
     def _deadlines(self) -> Self:

@@ -14,7 +14,7 @@ from companion.anonymizing import ID, accounts_in_force, traces_in_force
 from companion.background import background
 from companion.core.errors import CompanionError
 from companion.core.model import Lookup
-from companion.core.ports import Mirror, Notices, Observed, Source, Watcher
+from companion.core.ports import Mirror, Notices, Observed, Proofs, Source, Watcher
 from companion.core.stats import Counting
 from companion.settings import Settings
 from companion.stores import mongo, redis
@@ -51,6 +51,7 @@ from companion.stores.mongo.uses import MongoUses
 from companion.stores.mongo.watcher import MongoWatcher
 from companion.stores.mongo.watching import observed_scope, scope_of
 from companion.stores.nearby import HeardNotices, Nearby
+from companion.stores.proofs import QuickProofs
 from companion.stores.redis import RedisClient, RedisConfig, open_redis
 from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
@@ -60,6 +61,7 @@ from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
 from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
+from companion.stores.redis.proofs import RedisProofs
 from companion.stores.redis.stats import RedisTally
 from companion.stores.statistics import BufferedStatistics
 
@@ -99,6 +101,7 @@ class ProductionStore:
         self.runs = MongoRuns(mongo_client)
         self.documents = MongoDocuments(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
+        self.proofs: Proofs | None = QuickProofs(RedisProofs(redis_client))
         self.leases = RedisLeases(redis_client)
         counting = settings.counting() if settings.observer else None
         self.inbox = RedisInbox(redis_client, counting, settings.observer_facts)

@@ -103,17 +103,22 @@ def _rename(data_dir: Path, **tables: str) -> None:
 # Overload
 
 
+def fleet(count: int, cost: int) -> list[Account]:
+    """Return devices with the same password; who asks for the same account and password shares one check."""
+    hashed = hash_password("secret", cost)
+    return [Account(f"device-{number}", Kind.DEVICE, f"device-{number}", hashed) for number in range(count)]
+
+
 async def logins(service: Service, count: int) -> Counter[str]:
-    """Let `count` clients log in at once and return how often each verdict came."""
-    answers = await asyncio.gather(*(service.login("alice", "secret", f"c{number}") for number in range(count)))
+    """Let `count` devices of `fleet` log in at once and return how often each verdict came."""
+    answers = await asyncio.gather(*(service.login(f"device-{number}", "secret") for number in range(count)))
     return Counter(answer["result"] for answer in answers)
 
 
 async def test_more_logins_than_can_wait(tmp_path: Path, logged: io.StringIO) -> None:
     """When many log in at once, those beyond the queue are denied as overload, in so many words; later all is well."""
     async with serving(tmp_path, password_workers=1, password_waiting=1) as service:
-        hashed = hash_password("secret", 10)
-        await service.store.accounts.add([Account("alice", Kind.DEVICE, "alice", hashed)])
+        await service.store.accounts.add(fleet(40, 10))
         results = await logins(service, 40)
         reasons = Counter(line["reason"] for line in decisions(logged))
         assert results["allow"] >= 2  # one in work and one in the queue, at least
@@ -124,7 +129,7 @@ async def test_more_logins_than_can_wait(tmp_path: Path, logged: io.StringIO) ->
             return await service.metric("companion_password_checks") == 0
 
         await eventually(at_rest, what="no check is left")
-        assert (await service.login("alice", "secret"))["result"] == "allow"
+        assert await logins(service, 2) == {"allow": 2}
         assert await service.metric(
             "companion_hook_decisions_total", hook="auth", verdict="deny", reason="overloaded"
         ) == float(results["deny"])
@@ -133,8 +138,7 @@ async def test_more_logins_than_can_wait(tmp_path: Path, logged: io.StringIO) ->
 async def test_a_check_that_takes_too_long(tmp_path: Path, logged: io.StringIO) -> None:
     """A check that is not done in time ends as overload, before the deadline of the answer would end it."""
     async with serving(tmp_path, password_workers=1, password_waiting=100, password_deadline=0.05) as service:
-        hashed = hash_password("secret", 12)
-        await service.store.accounts.add([Account("alice", Kind.DEVICE, "alice", hashed)])
+        await service.store.accounts.add(fleet(5, 12))
         assert await logins(service, 5) == {"deny": 5}
         assert Counter(line["reason"] for line in decisions(logged)) == {"overloaded": 5}
 

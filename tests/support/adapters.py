@@ -36,7 +36,7 @@ EVERY_PORT: Final = frozenset(
         "statistics",
     }
 )
-"""Those of a whole store; `mirror` is only where there is something to be nearer than."""
+"""Those of a whole store; `mirror` and `proofs` are only where there is something to be nearer than."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _embedded(folder: Path) -> Open:
 ADAPTERS: Final[Mapping[str, Adapter]] = {
     "embedded": Adapter(_embedded),
     "redis": Adapter(redis.adapter(redis.debian_redis), redis.PORTS),
-    "production": Adapter(production.adapter, EVERY_PORT | {"mirror"}),
+    "production": Adapter(production.adapter, EVERY_PORT | {"mirror", "proofs"}),
     "mongo": Adapter(mongo.adapter, mongo.PORTS),
     "valkey": Adapter(redis.adapter(redis.valkey), redis.PORTS),
 }

@@ -25,6 +25,7 @@ from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
 from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
+from companion.stores.redis.proofs import RedisProofs
 from tests.support.mosquitto import free_port
 
 _START_SECONDS: Final = 20.0
@@ -137,13 +138,14 @@ class RedisPorts:
     client: RedisClient
     leases: RedisLeases
     counters: RedisCounters
+    proofs: RedisProofs
     inbox: RedisInbox
     checkpoints: RedisCheckpoints
     notices: RedisNotices
     mirror: RedisMirror
 
 
-PORTS: Final = frozenset({"leases", "counters", "inbox", "checkpoints", "mirror"})
+PORTS: Final = frozenset({"leases", "counters", "proofs", "inbox", "checkpoints", "mirror"})
 
 
 def ports_of(client: RedisClient) -> RedisPorts:
@@ -152,6 +154,7 @@ def ports_of(client: RedisClient) -> RedisPorts:
         client,
         RedisLeases(client),
         RedisCounters(client),
+        RedisProofs(client),
         RedisInbox(client),
         RedisCheckpoints(client),
         RedisNotices(client),

@@ -25,6 +25,7 @@ SINGLE = {
     "s3_access_key",
     "s3_secret_key",
     "anonymizer_key",
+    "credential_key",
 }
 """The secrets that are no lists."""
 
@@ -194,6 +195,14 @@ def test_two_values_in_one_place(tmp_path: Path, content: str, environ: dict[str
     assert "two values" in str(problem)
 
 
+def test_a_short_credential_key() -> None:
+    """Passwords could be guessed against a key that can be guessed; the refusal does not show it."""
+    problem = refused({"COMPANION_CREDENTIAL_KEY": MARK[:23]})
+    assert problem.field == "credential_key"
+    assert "at least 24 bytes" in str(problem)
+    assert MARK[:23] not in str(problem)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -225,6 +234,7 @@ def test_two_values_in_one_place(tmp_path: Path, content: str, environ: dict[str
         ("publisher_topics", " , ", "at least 1 item"),
         ("password_cost", "3", "greater than or equal to 4"),
         ("password_cost", "15", "at most password_max_cost (14)"),
+        ("credential_seconds", "-1", "greater than or equal to 0"),
         ("password_deadline", "3", "less than hooks_deadline (3.0 s)"),
         ("hooks_max_body", "2000000", "less than or equal to 1048576"),
         ("store", "both", "'embedded' or 'production'"),

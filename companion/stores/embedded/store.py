@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from companion.core.errors import CompanionError
 from companion.core.model import Lookup
-from companion.core.ports import Mirror, Observed, Source, Watcher
+from companion.core.ports import Mirror, Observed, Proofs, Source, Watcher
 from companion.core.stats import Counting
 from companion.stores.counters import LocalCounters
 from companion.stores.embedded.account_changes import EmbeddedAccountChanges
@@ -53,6 +53,7 @@ class EmbeddedStore:
         self.uses = EmbeddedUses(database)
         self.notices = EmbeddedNotices(database, poll)
         self.counters = LocalCounters()
+        self.proofs: Proofs | None = None
         self.leases = EmbeddedLeases(database)
         self.inbox = EmbeddedInbox(database)
         self.checkpoints = EmbeddedCheckpoints(database)

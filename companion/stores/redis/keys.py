@@ -33,6 +33,10 @@ class Keys:
         """Return a count; it ends with its window (PEXPIRE)."""
         return self._name(f"count:{key}")
 
+    def proof(self, name: str) -> str:
+        """Return a credential that was verified; it ends with what it proves (PEXPIRE)."""
+        return self._name(f"proof:{name}")
+
     def checkpoint(self, name: str) -> str:
         """Return the hash of position and fence. No TTL; owned by the reader of that name."""
         return self._name(f"checkpoint:{name}")
