@@ -12,12 +12,14 @@ from aiohttp import web
 from broker_hooks.app import HooksHandler
 from broker_hooks.audit import AuditTrail
 from broker_hooks.authenticate import CredentialKind, authenticate
+from broker_hooks.banning import Banner
 from broker_hooks.certificates import CertificateCredential
 from broker_hooks.directory import Directory
 from broker_hooks.events import EventIntake, EventsHandler
 from broker_hooks.explaining import note_lookups
+from broker_hooks.flapping import Flapping
 from broker_hooks.granting import Granting
-from broker_hooks.guard import Guard
+from broker_hooks.guard import Guard, Limits
 from broker_hooks.long_tokens import LongTokenCredential
 from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.password_pool import PasswordPool
@@ -165,7 +167,23 @@ async def running_hooks(
             ),
         }
         chosen = [kinds[name] for name in settings.hooks_credentials]
-        guard = Guard(store.counters, keys=keys, failures=settings.throttle_failures, seconds=settings.throttle_seconds)
+        banner = Banner(settings.throttle_ban_after, metrics) if settings.throttle_ban_after else None
+        guard = Guard(
+            store.counters,
+            store.lockouts,
+            metrics,
+            Limits(
+                settings.throttle_failures,
+                settings.throttle_address_failures,
+                settings.throttle_seconds,
+                settings.throttle_longest,
+            ),
+            keys=keys,
+            exempt=settings.throttle_exempt,
+            flapping=Flapping(settings.flapping_connects, settings.flapping_user_connects),
+            banner=banner,
+        )
+        await guard.catch_up()
 
         async def judge(connect: Connect) -> Decision:
             # Asked last: who is revoked while a password is checked is refused too, and nobody learns of it without one.
@@ -185,9 +203,18 @@ async def running_hooks(
             events=EventsHandler(intake, metrics, max_body=settings.hooks_max_body, deadline=settings.hooks_deadline),
             scram=_scram(settings, directory, granting, revoked, keys[0]),
         )
-        await stack.enter_async_context(
-            background(directory.follow(), revoked.run(), trail.run(), intake.run(), uses.run(), rehasher.run())
-        )
+        works = [
+            directory.follow(),
+            revoked.run(),
+            trail.run(),
+            intake.run(),
+            guard.follow(),
+            uses.run(),
+            rehasher.run(),
+        ]
+        if banner is not None:
+            works.append(banner.run(settings))
+        await stack.enter_async_context(background(*works))
         # A query may be as long as a body: with `method = get` it is the body.
         server = web.Server(
             handler,

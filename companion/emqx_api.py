@@ -36,7 +36,7 @@ PAGE: Final = 500
 BULK: Final = 500
 """Clients kicked with one request."""
 
-By = Literal["username", "clientid"]
+By = Literal["username", "clientid", "peerhost"]
 """What a ban goes by."""
 
 Call = Literal["look", "clients", "kick", "ban", "unban", "caches"]

@@ -328,7 +328,7 @@ class CredentialMetrics:
 
 
 class LoginMetrics:
-    """Those of checked passwords."""
+    """Those of checked passwords and of the guard."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         checks = TallyCounter(
@@ -345,6 +345,11 @@ class LoginMetrics:
             registry,
         )
         self.shared = {one: shared.series(one) for one in ("hit", "miss", "away", "forged")}
+        lockouts = TallyCounter("companion_lockouts", "Lock-outs made by this process.", ["scope"], registry)
+        self.lockouts = {one: lockouts.series(one) for one in ("account", "address")}
+        self.locked_out = Gauge("companion_locked_out", "Lock-outs that hold, as far as known.", registry=registry)
+        bans = TallyCounter("companion_bans", "Addresses to be banned at the broker.", ["outcome"], registry)
+        self.bans = {one: bans.series(one) for one in ("done", "failed", "dropped")}
 
 
 class StatsMetrics:

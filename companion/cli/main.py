@@ -17,6 +17,7 @@ from companion.cli import (
     config,
     explain,
     jobs,
+    lockouts,
     presence,
     refused,
     revoke,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(rules.app, name="rules")
+app.add_typer(lockouts.app, name="lockouts")
 app.add_typer(stores.app, name="stores")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(archive.app, name="archive")

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     NO_SUPERUSER = "no_superuser"
     REVOKED = "revoked"
     THROTTLED = "throttled"
+    ADDRESS_THROTTLED = "address_throttled"
+    FLAPPING = "flapping"
     OVERLOADED = "overloaded"
     DEADLINE = "deadline"
     STORE_AWAY = "store_away"

@@ -86,6 +86,12 @@ class Settings(
                         )
         return self
 
+    @model_validator(mode="after")
+    def _bans(self) -> Self:
+        if self.throttle_ban_after and not (self.emqx_url and self.emqx_api_key.get_secret_value()):
+            raise ValueError("throttle_ban_after: needs emqx_url, emqx_api_key and emqx_api_secret")
+        return self
+
 
 def secret_fields() -> frozenset[str]:
     """Return the names of the settings that hold secrets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -142,8 +143,27 @@ class HookSettings(Group):
     throttle_failures: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         20, description="Refused logins of one user name from one address before they are refused unseen; 0: no limit"
     )
+    throttle_address_failures: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        1000, description="Refused logins from one address, whatever the names, before all are; 0: no limit"
+    )
     throttle_seconds: Seconds = Field(
-        60.0, description="Window in which they are counted, and how long they stay refused"
+        60.0, description="Window in which they are counted, and how long they stay refused the first time"
+    )
+    throttle_longest: Seconds = Field(
+        3600.0, description="How long at most; each time is twice as long as the one before"
+    )
+    throttle_exempt: Annotated[tuple[str, ...], BeforeValidator(split)] = Field(
+        (), description="Addresses and networks (CIDR) for which none of these limits holds"
+    )
+    throttle_ban_after: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0,
+        description="From which lock-out on an address is also banned at EMQX (emqx_url, an API key that may); 0: never",
+    )
+    flapping_connects: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="Connects a minute of one client, in each process, beyond which they are refused; 0: no limit"
+    )
+    flapping_user_connects: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="The same of one user name, whatever its clients; 0: no limit"
     )
 
     @field_validator("credential_key")
@@ -151,6 +171,16 @@ class HookSettings(Group):
     def _credential_key(cls, value: SecretStr) -> SecretStr:
         if 0 < len(value.get_secret_value().encode()) < _CREDENTIAL_KEY_BYTES:
             raise ValueError(f"at least {_CREDENTIAL_KEY_BYTES} bytes: passwords could be guessed against a short one")
+        return value
+
+    @field_validator("throttle_exempt")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as problem:
+                raise ValueError(f"{network!r}: an address or a network such as 10.0.0.0/8 ({problem})") from None
         return value
 
     @model_validator(mode="after")

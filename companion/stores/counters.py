@@ -26,6 +26,10 @@ class LocalCounters:
 
     async def add(self, key: str, seconds: float) -> int:
         """Count one more and return the count of its window, which the first of it began."""
+        return self.count(key, seconds)
+
+    def count(self, key: str, seconds: float) -> int:
+        """Do the same for who need not wait."""
         now = self._clock()
         end, count = self._windows.get(key, (0.0, 0))
         if end <= now:

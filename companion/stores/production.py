@@ -28,6 +28,7 @@ from companion.stores.announcing import (
 from companion.stores.counters import FallbackCounters, LocalCounters
 from companion.stores.findings import Finding
 from companion.stores.joining import JoinedNotices
+from companion.stores.lockouts import FallbackLockouts, LocalLockouts
 from companion.stores.mongo import MongoClient, MongoConfig, indexes, open_mongo
 from companion.stores.mongo.account_changes import MongoAccountChanges
 from companion.stores.mongo.accounts import MongoAccounts
@@ -59,6 +60,7 @@ from companion.stores.redis.durability import losses
 from companion.stores.redis.facts import RedisFacts
 from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
+from companion.stores.redis.lockouts import RedisLockouts
 from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
 from companion.stores.redis.proofs import RedisProofs
@@ -101,6 +103,7 @@ class ProductionStore:
         self.runs = MongoRuns(mongo_client)
         self.documents = MongoDocuments(mongo_client)
         self.counters = FallbackCounters(RedisCounters(redis_client), LocalCounters())
+        self.lockouts = FallbackLockouts(RedisLockouts(redis_client), LocalLockouts())
         self.proofs: Proofs | None = QuickProofs(RedisProofs(redis_client))
         self.leases = RedisLeases(redis_client)
         counting = settings.counting() if settings.observer else None

@@ -24,6 +24,7 @@ EVERY_PORT: Final = frozenset(
         "uses",
         "notices",
         "counters",
+        "lockouts",
         "leases",
         "inbox",
         "checkpoints",

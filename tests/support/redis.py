@@ -23,6 +23,7 @@ from companion.stores.redis.checkpoints import RedisCheckpoints
 from companion.stores.redis.counters import RedisCounters
 from companion.stores.redis.inbox import RedisInbox
 from companion.stores.redis.leases import RedisLeases
+from companion.stores.redis.lockouts import RedisLockouts
 from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.notices import RedisNotices
 from companion.stores.redis.proofs import RedisProofs
@@ -138,6 +139,7 @@ class RedisPorts:
     client: RedisClient
     leases: RedisLeases
     counters: RedisCounters
+    lockouts: RedisLockouts
     proofs: RedisProofs
     inbox: RedisInbox
     checkpoints: RedisCheckpoints
@@ -145,7 +147,7 @@ class RedisPorts:
     mirror: RedisMirror
 
 
-PORTS: Final = frozenset({"leases", "counters", "proofs", "inbox", "checkpoints", "mirror"})
+PORTS: Final = frozenset({"leases", "counters", "lockouts", "proofs", "inbox", "checkpoints", "mirror"})
 
 
 def ports_of(client: RedisClient) -> RedisPorts:
@@ -154,6 +156,7 @@ def ports_of(client: RedisClient) -> RedisPorts:
         client,
         RedisLeases(client),
         RedisCounters(client),
+        RedisLockouts(client),
         RedisProofs(client),
         RedisInbox(client),
         RedisCheckpoints(client),

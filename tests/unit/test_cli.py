@@ -14,6 +14,7 @@ import bcrypt
 import pytest
 
 from companion.cli import main
+from companion.core.lockouts import Growth, Target
 from companion.core.scram import ScramKeys, keys_in, scram_keys
 from companion.stores.embedded import EmbeddedStore
 from tests.support.client_certs import client_certificate
@@ -471,3 +472,26 @@ def test_a_data_folder_that_cannot_be_used(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("COMPANION_DATA_DIR", str(tmp_path / "file"))
     assert str(tmp_path / "file") in companion("accounts", "list").problem
+
+
+def test_lockouts(companion: Companion, tmp_path: Path) -> None:
+    """Lock-outs are listed and lifted, by name, by address or all; nothing to lift is an error that says so."""
+    names = [("alice", "10.0.0.1"), ("bob", "10.0.0.1"), ("", "10.0.0.2"), ("carol", "10.0.0.3")]
+
+    async def lock() -> None:
+        async with EmbeddedStore.open(tmp_path / "data") as store:
+            for number, (username, address) in enumerate(names):
+                await store.lockouts.lock(Target(str(number), username, address), Growth(60.0, 60.0, 60.0))
+
+    asyncio.run(lock())
+    listed = json.loads(companion("lockouts", "list", "--json").output)
+    assert [(one["username"], one["address"], one["times"]) for one in listed] == [(*one, 1) for one in reversed(names)]
+    assert "carol" in companion("lockouts", "list").output
+    assert companion("lockouts", "clear", "--username", "alice").output == "lifted 1 lock-out\n"
+    assert "one that is locked out" in companion("lockouts", "clear", "--username", "alice").problem
+    assert companion("lockouts", "clear", "--address", "10.0.0.1").output == "lifted 1 lock-out\n"
+    for wrong in ([], ["--all", "--username", "bob"]):
+        assert "--all" in companion("lockouts", "clear", *wrong).problem
+    assert companion("lockouts", "clear", "--all").output == "lifted 2 lock-outs\n"
+    assert companion("lockouts", "clear", "--all").output == "lifted 0 lock-outs\n"
+    assert json.loads(companion("lockouts", "list", "--json").output) == []

@@ -9,7 +9,7 @@ from companion.core.ports.audits import Audits, ChainState
 from companion.core.ports.changes import Checkpoints, Inbox, Item, Received, Source, Taken
 from companion.core.ports.copies import Compared, Copy, Mirror, Onlooker, Watcher
 from companion.core.ports.documents import Batch, Documents, Removed, Replaced, Replacement, Selection
-from companion.core.ports.guarding import Proofs
+from companion.core.ports.guarding import Lockouts, Proofs
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions, Uses
 from companion.core.ports.leases import Held, Lease, Leases
 from companion.core.ports.presence import Presence
@@ -36,6 +36,7 @@ __all__ = [
     "Item",
     "Lease",
     "Leases",
+    "Lockouts",
     "LongTokens",
     "Mirror",
     "Notices",

@@ -11,7 +11,7 @@ from companion.core.ports.audits import Audits
 from companion.core.ports.changes import Checkpoints, Inbox, Source
 from companion.core.ports.copies import Mirror, Watcher
 from companion.core.ports.documents import Documents
-from companion.core.ports.guarding import Proofs
+from companion.core.ports.guarding import Lockouts, Proofs
 from companion.core.ports.identities import Accounts, Counters, Notices, Rules, Sessions, Uses
 from companion.core.ports.leases import Leases
 from companion.core.ports.presence import Presence
@@ -68,6 +68,11 @@ class Store(Protocol):
     @property
     def counters(self) -> Counters:
         """Counts of what happens too often."""
+        ...
+
+    @property
+    def lockouts(self) -> Lockouts:
+        """Who is locked out."""
         ...
 
     @property

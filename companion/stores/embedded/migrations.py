@@ -170,6 +170,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     ("ALTER TABLE accounts ADD COLUMN certificates TEXT NOT NULL DEFAULT '[]'",),
     ("ALTER TABLE accounts ADD COLUMN scram TEXT NOT NULL DEFAULT ''",),
+    (
+        # `number` orders what is told to followers; `times` counts until `forgotten_at`.
+        """CREATE TABLE lockouts (
+            key TEXT PRIMARY KEY, username TEXT NOT NULL, address TEXT NOT NULL, until INTEGER NOT NULL,
+            times INTEGER NOT NULL, number INTEGER NOT NULL, forgotten_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX lockouts_by_number ON lockouts (number)",
+    ),
 )
 
 

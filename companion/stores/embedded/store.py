@@ -21,6 +21,7 @@ from companion.stores.embedded.database import Database
 from companion.stores.embedded.documents import EmbeddedDocuments
 from companion.stores.embedded.inbox import EmbeddedInbox
 from companion.stores.embedded.leases import EmbeddedLeases
+from companion.stores.embedded.lockouts import EmbeddedLockouts
 from companion.stores.embedded.notices import EmbeddedNotices
 from companion.stores.embedded.observed import observed
 from companion.stores.embedded.presence import EmbeddedPresence
@@ -53,6 +54,7 @@ class EmbeddedStore:
         self.uses = EmbeddedUses(database)
         self.notices = EmbeddedNotices(database, poll)
         self.counters = LocalCounters()
+        self.lockouts = EmbeddedLockouts(database)
         self.proofs: Proofs | None = None
         self.leases = EmbeddedLeases(database)
         self.inbox = EmbeddedInbox(database)

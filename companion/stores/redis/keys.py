@@ -37,6 +37,15 @@ class Keys:
         """Return a credential that was verified; it ends with what it proves (PEXPIRE)."""
         return self._name(f"proof:{name}")
 
+    @property
+    def lockouts(self) -> str:
+        """What the keys of lock-outs begin with.
+
+        `:of:{key}`: hash of a lock-out; it ends when that is forgotten (PEXPIRE). `:log`: sorted set of keys by the number of what
+        was last told about them; no TTL, bounded, those that ended go. `:last`: string, the last number; no TTL.
+        """
+        return self._name("lockouts")
+
     def checkpoint(self, name: str) -> str:
         """Return the hash of position and fence. No TTL; owned by the reader of that name."""
         return self._name(f"checkpoint:{name}")
