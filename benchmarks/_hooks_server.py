@@ -34,6 +34,8 @@ async def _serve(data_dir: Path, workers: int, devices: int) -> None:
         ops_port=0,
         hooks_keys=(SecretStr(_traffic.HOOK_KEY),),
         token_secrets=(SecretStr(_traffic.TOKEN_SECRET),),
+        # A whole fleet comes from one address here.
+        throttle_address_failures=0,
     )
     configure_logs(settings.log_format, settings.log_level)
     async with running(settings, Role.HOOKS, workers) as service:
