@@ -21,16 +21,21 @@ from benchmarks._processes import call, cpu_seconds
 from broker_hooks.wire import DENY
 
 _STATUS = b"HTTP/1.1 200 OK\r\n"
+_SETTLE = 0.5
 
 
 class Storm(msgspec.Struct, frozen=True):
-    """Who connects where, over how many connections, all open before it begins; who is refused tries again after some pause."""
+    """Who connects where, how often in a row, over how many connections, all open before it begins.
+
+    Who is refused tries again after some pause.
+    """
 
     port: int
     pid: int
     devices: list[Exchange]
     connections: int
     pause: float
+    times: int = 1
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -59,8 +64,8 @@ class _Fleet:
     """Who has to be let in yet."""
 
     def __init__(self, storm: Storm) -> None:
-        self.waiting = deque(storm.devices)
-        self.left = len(storm.devices)
+        self.waiting = deque(storm.devices * storm.times)
+        self.left = len(self.waiting)
         self.times: list[float] = []
         self.refusals = 0
         self.idle: list[_Connection] = []
@@ -123,6 +128,10 @@ class _Connection(asyncio.Protocol):
             self.ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self in self._fleet.idle:
+            # A server may close what nobody has used for a while.
+            self._fleet.idle.remove(self)
+            return
         self._fail(f"the server closed a connection ({exc})")
 
     def _fail(self, message: str) -> None:
@@ -131,6 +140,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def _measure(storm: Storm) -> Outcome:
+    """Connect, let the server take the connections, then begin."""
     loop = asyncio.get_running_loop()
     fleet = _Fleet(storm)
     connections = []
@@ -138,6 +148,7 @@ async def _measure(storm: Storm) -> Outcome:
         transport, connection = await loop.create_connection(lambda: _Connection(fleet), "127.0.0.1", storm.port)
         connection.start(transport)
         connections.append(connection)
+    await asyncio.sleep(_SETTLE)
     started, cpu = time.perf_counter(), cpu_seconds(storm.pid)
     for connection in connections:
         connection.ask()

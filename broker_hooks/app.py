@@ -174,14 +174,19 @@ class HooksHandler:
             if len(request.rel_url.raw_query_string) > self._max_body:
                 raise _TooLarge
             return wire.decode_query(request.rel_url.raw_query_string)
-        return wire.decode(await self._body(request), request.headers.get(hdrs.CONTENT_TYPE, ""))
+        content = request.content
+        # Mostly the whole body came together with the head.
+        whole = content.is_eof() and content.exception() is None
+        body = content.read_nowait() if whole else await self._body(request)
+        if len(body) > self._max_body:
+            raise _TooLarge
+        return wire.decode(body, request.headers.get(hdrs.CONTENT_TYPE, ""))
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         content = request.content
-        if not content.is_eof() and (request.content_length or 0) > self._max_body:
+        if (request.content_length or 0) > self._max_body:
             raise _TooLarge
         try:
-            # Mostly the whole body came together with the head.
             body = content.read_nowait()
             while not content.at_eof() and len(body) <= self._max_body:
                 body += await content.readany()
@@ -192,8 +197,6 @@ class HooksHandler:
                 raise
             # Whoever hangs up has us cancelled; what they were about to ask is not known.
             raise wire.Malformed("the connection ended before the body did") from None
-        if len(body) > self._max_body:
-            raise _TooLarge
         return body
 
     def _refuse_caller(self, request: web.BaseRequest) -> web.Response:

@@ -18,7 +18,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _JITTER: Final = 0.2
-_ENTRY_BYTES: Final = 300
+_ENTRY_BYTES: Final = 250
 """What a key and the bookkeeping of an entry take, roughly."""
 
 
@@ -53,6 +53,8 @@ class Cache(Generic[K, V]):
         self._stale = stale
         self._patience = patience
         self._weight = 0
+        # Weights are few and entries many: one number for all that weigh the same.
+        self._weights: dict[int, int] = {}
         self._hits = metrics.hits[name]
         self._misses = metrics.misses[name]
         self._stale_served = metrics.stale_served.labels(name)
@@ -128,6 +130,7 @@ class Cache(Generic[K, V]):
             return
         self.drop(key)
         weight = self._weigh(value) + _ENTRY_BYTES
+        weight = self._weights.setdefault(weight, weight)
         if weight > self._size:
             return
         while len(self._values) >= self._entries or self._weight + weight > self._size:

@@ -38,7 +38,9 @@ _NOBODY: Final = Account("", Kind.USER, "", "")
 _CHANGED: Final = 10_000
 """Of how many changed user names we know; with more, everything is forgotten."""
 
-_ACCOUNT_BYTES: Final = 600
+_KEPT_RULES: Final = 10_000
+
+_ACCOUNT_BYTES: Final = 250
 _SESSION_BYTES: Final = 500
 _POLICY_BYTES: Final = 2000
 _LOADS: Final = 3
@@ -124,19 +126,21 @@ class Directory:
         )
         # Whose client id is known to have no token's session: with how many notices that was looked up.
         self._sessionless: Cache[tuple[str, str], int] = Cache("sessionless", entries, seconds, metrics, size=size)
+        self._rules: dict[Rule, Rule] = {}
         self._notices = 0
         self._changed: dict[str, int] = {}
 
     async def account(self, username: str) -> Account | None:
         """Return the account, from the cache or the store. Accounts that do not exist are asked for each time."""
-        return (await self._account_until(username))[0]
-
-    async def _account_until(self, username: str) -> tuple[Account | None, float]:
-        """Return the same, and when what we remember of it ends."""
         account = self._accounts.get(username)
         if account is None or account is _NOBODY:
             account = await self._accounts.load(username, lambda: self._load_account(username))
-        return None if account is _NOBODY else account, self._accounts.end(username)
+        return None if account is _NOBODY else account
+
+    async def _account_until(self, username: str) -> tuple[Account | None, float]:
+        """Return the same, and when what we remember of it ends."""
+        account = await self.account(username)
+        return account, self._accounts.end(username)
 
     async def principal_account(self, username: str) -> Account | None:
         """Return the account that bears the name of a platform principal, which then decides too. Most have none.
@@ -185,15 +189,17 @@ class Directory:
         self._sessionless.forget(key)
         self._sessions.put(key, (seen, session), self._sessions.epoch)
 
-    async def end_session(self, username: str, client_id: str) -> None:
-        """Forget an earlier token's session: this client id now belongs to an account. A repetition costs a look-up.
+    def has_no_session(self, username: str, client_id: str) -> bool:
+        """Tell whether this client id is known to have no token's session that would have to be ended.
 
-        That a token's session was begun by another process is felt when what we remember ends, as it is by who is connected.
+        That another process has begun one is felt when what we remember ends, as it is by who is connected.
         """
+        known = self._sessionless.get((username, client_id))
+        return known is not None and self._is_current(username, known)
+
+    async def end_session(self, username: str, client_id: str) -> None:
+        """Forget an earlier token's session: this client id now belongs to an account."""
         key = (username, client_id)
-        known_none = self._sessionless.get(key)
-        if known_none is not None and self._is_current(username, known_none):
-            return
         seen, epoch = self._notices, self._sessionless.epoch
         try:
             known = await self._store.sessions.get(username, client_id)
@@ -207,7 +213,10 @@ class Directory:
             await self._store.sessions.remove(username, client_id)
             self._sessions.forget(key)
             self._connected.forget(key)
-        self._sessionless.put(key, seen, epoch)
+        # Names that are remembered already, where they are the same: of most devices there is one text.
+        account = self._accounts.stale(username)
+        name = username if account is None or account.username != username else account.username
+        self._sessionless.put((name, name if client_id == name else client_id), seen, epoch)
 
     async def decide(self, access: Access) -> Decision:
         """Judge a publish or subscribe by the policy of whoever is connected with this user name and client id."""
@@ -284,7 +293,7 @@ class Directory:
         who = principal_of(account, session, username, client_id, now)
         if session is not None and session.token and await self._store.tokens.get(session.token) is None:
             raise Refused(NOT_CONNECTED)
-        stored = await self._store.rules.of(who.subjects)
+        stored = self._same(await self._store.rules.of(who.subjects))
         book = self._book
         rules = who.of(book.enforced, stored)
         policy = Policy(rules, who.values)
@@ -333,6 +342,12 @@ class Directory:
             return None
         decision = REVOKED if self._revoked.knows(connected.keys) else connected.policy.decide(access, now)
         return Remembered(decision, max(0.0, now - connected.made_at), left)
+
+    def _same(self, rules: Sequence[Rule]) -> Sequence[Rule]:
+        """Return rules that are equal as one object: most hold for many principals, whose policies share what is in them."""
+        if len(self._rules) > _KEPT_RULES:
+            self._rules.clear()
+        return [self._rules.setdefault(rule, rule) for rule in rules]
 
     async def follow(self) -> None:
         """Let go of what the store's notices speak about; never returns. Without them the caches run into their own end."""

@@ -62,20 +62,22 @@ class PasswordCredential:
         begun = time.monotonic()
         username, password = connect.username, connect.password.encode()
         account = await self._directory.account(username)
-        try:
-            refused = await self._verified.refusal(
-                account, username, password, lambda: self._check(account, password), begun
-            )
-        except Overloaded:
-            return Deny(Reason.OVERLOADED)
-        if refused is not None or account is None:
-            return refused
+        if account is None or not self._verified.knows(account, username, password):
+            try:
+                refused = await self._verified.refusal(
+                    account, username, password, lambda: self._check(account, password), begun
+                )
+            except Overloaded:
+                return Deny(Reason.OVERLOADED)
+            if refused is not None or account is None:
+                return refused
         # That a password is right may be remembered; whether its account may be used now is not.
         refused = refusal(account, self._now())
         if refused is not None:
             return refused
         self._note(account)
-        await self._directory.end_session(username, connect.client_id)
+        if not self._directory.has_no_session(username, connect.client_id):
+            await self._directory.end_session(username, connect.client_id)
         return self._granting.allow(Reason.PASSWORD, account)
 
     async def _check(self, account: Account | None, password: bytes) -> Verdict:
@@ -119,11 +121,12 @@ class PasswordCredential:
         return Verdict(refused)
 
     def _good(self, account: Account, secret: AccountSecret | None, hashed: Single, password: bytes) -> Verdict:
-        if self._rehasher is not None and secret is None:
+        logs_in = refusal(account, self._now()) is None
+        if logs_in and self._rehasher is not None and secret is None:
             self._rehasher.consider(account, hashed, password)
         if not account.secrets:
             return Verdict()
-        if self._uses is not None:
+        if logs_in and self._uses is not None:
             self._uses.note(name_of_secret(account.username, secret.id if secret else ""))
         ends = math.inf if secret is None or secret.not_after is None else float(secret.not_after)
         return Verdict(None, min(ends, self._now() + _SEVERAL_SECONDS))

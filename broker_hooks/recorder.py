@@ -25,6 +25,8 @@ class Recorder:
         self._trail = trail
         self._decisions = decisions
         self._sample = sample
+        # Bound once: the proxy would be bound for every line, which costs as much as writing it.
+        self._log_line = log.bind().info
 
     def record(self, hook: Hook, decision: Decision, request: Connect | Access | None) -> None:
         """Record one decision. Logins and refusals are audited; an allowed publish or subscribe is only counted (and logged).
@@ -55,7 +57,7 @@ class Recorder:
             "rule": audit.rule,
             "detail": audit.detail,
         }
-        log.info(
+        self._log_line(
             "decision",
             hook=audit.kind,
             verdict=audit.verdict,
@@ -68,17 +70,22 @@ def _audit(hook: Hook, decision: Decision, request: Connect | Access | None) -> 
     action = topic = ""
     if isinstance(request, Access):
         action, topic = request.action.value, request.topic
+    verdict, detail = ("allow", "") if isinstance(decision, Allow) else ("deny", decision.detail)
+    username = client_id = peer_host = ""
+    if request is not None:
+        username, client_id, peer_host = request.username, request.client_id, request.peer_host
+    # In the order of its fields: names cost a third more.
     return Audit(
-        at=int(time.time() * 1000),
-        kind=hook,
-        verdict="allow" if isinstance(decision, Allow) else "deny",
-        reason=decision.reason.value,
-        username=request.username if request else "",
-        client_id=request.client_id if request else "",
-        peer_host=request.peer_host if request else "",
-        action=action,
-        topic=topic,
-        rule=decision.rule,
-        detail="" if isinstance(decision, Allow) else decision.detail,
-        source="hooks",
+        int(time.time() * 1000),
+        hook,
+        verdict,
+        decision.reason.value,
+        username,
+        client_id,
+        peer_host,
+        action,
+        topic,
+        decision.rule,
+        detail,
+        "hooks",
     )

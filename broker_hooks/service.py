@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -195,7 +196,7 @@ async def running_hooks(
             keyring=keyring,
             recorder=Recorder(metrics, trail, settings.log_decisions, settings.log_sample),
             metrics=metrics,
-            authenticate=lambda connect: guard.judge(connect, judge),
+            authenticate=functools.partial(guard.judge, authenticate=judge),
             authorize=directory.decide,
             max_body=settings.hooks_max_body,
             deadline=settings.hooks_deadline,

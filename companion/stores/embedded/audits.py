@@ -20,7 +20,7 @@ _AUDIT_FIELDS: Final = tuple(column.name for column in fields(Audit))
 _AUDIT_COLUMNS: Final = ", ".join(_AUDIT_FIELDS)
 _COLUMNS: Final = f"{_AUDIT_COLUMNS}, chain, number, salt, marks, previous, hash"
 _MARKS: Final = ", ".join("?" * (len(_AUDIT_FIELDS) + 6))
-_AUDITS_A_STATEMENT: Final = 100
+_AUDITS_A_STATEMENT: Final = 500
 # `dataclasses.astuple` copies deeply, which takes as long as a whole answer of the hooks.
 _audit_row: Final = attrgetter(*_AUDIT_FIELDS)
 _SEAL: Final = "number, at, run, previous, root, segments"
