@@ -202,7 +202,8 @@ async def running_hooks(
             deadline=settings.hooks_deadline,
             complete=one_hop.complete if settings.hooks_acl else None,
             events=EventsHandler(intake, metrics, max_body=settings.hooks_max_body, deadline=settings.hooks_deadline),
-            scram=_scram(settings, directory, granting, revoked, keys[0]),
+            # Not one that is changed while we run: the keys of nobody must stay what they are.
+            scram=_scram(settings, directory, granting, revoked, settings.credential_key.get_secret_value() or keys[0]),
         )
         works = [
             directory.follow(),
