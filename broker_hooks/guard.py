@@ -37,6 +37,7 @@ _NOT_GUESSING: Final = frozenset(
         Reason.TOO_LARGE,
         Reason.UNKNOWN_ENDPOINT,
         Reason.NO_CREDENTIALS,
+        Reason.KEYS_AWAY,
         Reason.THROTTLED,
         Reason.ADDRESS_THROTTLED,
         Reason.FLAPPING,

@@ -98,6 +98,8 @@ async def test_the_cleaner_with_storage(tmp_path: Path, note: Note) -> None:
     """The same with its archives in S3-compatible storage: around every request that writes, and around the removal."""
     async with nursery(tmp_path) as births:
         cases = [CleaningIntoStorage(tmp_path / f"{n}") for n in range(PARALLEL)]
-        steps, kills = await kill_at_every_step(births, "cleaner-storage", cases)
+        # Where the storage is slow a lease may end meanwhile, and the run goes on in other steps.
+        steps, kills = await kill_at_every_step(births, "cleaner-storage", cases, exact=False)
     note(f"{kills} kills at {steps} steps")
     assert steps > 12
+    assert kills > steps / 2

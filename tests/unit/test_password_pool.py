@@ -23,9 +23,11 @@ class Bench:
     pool: PasswordPool
     metrics: Metrics
     gate: threading.Event = field(default_factory=threading.Event)
+    begun: list[int] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
 
     def work(self, number: int) -> int:
+        self.begun.append(number)
         assert self.gate.wait(30)
         self.done.append(number)
         return number
@@ -54,11 +56,11 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_in_order(bench: Bench) -> None:
     """All are done, as many at once as there are threads; who waits longest is next; then the threads are free again."""
     tasks = [bench.begin(number) for number in range(WORKERS + WAITING)]
-    await asyncio.sleep(0.01)
+    await wait_until(lambda: len(bench.begun) == WORKERS, 20, "the first have begun")
     assert bench.busy == WORKERS + WAITING
     bench.gate.set()
     assert await asyncio.gather(*tasks) == list(range(WORKERS + WAITING))
-    assert set(bench.done[:WORKERS]) == set(range(WORKERS))
+    assert set(bench.begun[:WORKERS]) == set(range(WORKERS))
     await wait_until(lambda: bench.busy == 0, 20, "the threads are free")
     assert await bench.begin(9) == 9
 
@@ -99,7 +101,7 @@ async def test_nobody_waits_for_ever() -> None:
 async def test_who_hangs_up_leaves_the_queue(bench: Bench) -> None:
     """A cancelled wait makes room at once; a cancelled check keeps its thread until it is done."""
     tasks = [bench.begin(number) for number in range(WORKERS + WAITING)]
-    await asyncio.sleep(0.01)
+    await wait_until(lambda: len(bench.begun) == WORKERS, 20, "the first have begun")
     for number in (0, WORKERS):
         tasks[number].cancel()
     await asyncio.wait([tasks[0], tasks[WORKERS]])
@@ -107,7 +109,7 @@ async def test_who_hangs_up_leaves_the_queue(bench: Bench) -> None:
     bench.gate.set()
     rest = [task for number, task in enumerate(tasks) if number not in {0, WORKERS}]
     await asyncio.gather(*rest)
-    assert sorted(bench.done) == [0, 1, 3, 4]
+    await wait_until(lambda: sorted(bench.done) == [0, 1, 3, 4], 20, "all but the one that left are done")
 
 
 async def test_lost_interest(bench: Bench) -> None:
