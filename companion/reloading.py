@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from companion.core.errors import CompanionError, Invalid, Permanent
-from companion.keys import Keyring
+from companion.door import Door, as_json, problem
 from companion.logs import told
 from companion.metrics import Metrics
 
@@ -104,28 +103,18 @@ class Reloading:
 class ReloadApi:
     """`POST /reload` on the operations port."""
 
-    def __init__(self, reloading: Reloading, keyring: Keyring, metrics: Metrics) -> None:
+    def __init__(self, reloading: Reloading, door: Door) -> None:
         self._reloading = reloading
-        self._keyring = keyring
-        self._unauthorized = metrics.unauthorized.labels("ops")
+        self._door = door
 
     def add_routes(self, app: web.Application) -> None:
         """Put the handler on the operations port."""
-        app.router.add_post("/reload", self._answer)
+        app.router.add_post("/reload", self._door.behind(self._answer))
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
-            self._unauthorized.inc()
-            response = _json({"error": "a valid key is needed: Authorization: Bearer ..."}, 401)
-            response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-            return response
+    async def _answer(self, _: web.Request) -> web.Response:
         outcome = await self._reloading.reload()
         if isinstance(outcome.refused, Invalid):
-            return _json({"error": str(outcome.refused), "field": outcome.refused.field}, 422)
+            raise outcome.refused
         if outcome.told is not None:
-            return _json({"error": outcome.told}, 503)
-        return _json({"status": RELOADED, "parts": list(outcome.parts)})
-
-
-def _json(body: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, content_type="application/json", body=msgspec.json.encode(body))
+            return problem(503, outcome.told)
+        return as_json({"status": RELOADED, "parts": list(outcome.parts)})

@@ -19,6 +19,7 @@ from broker_hooks.service import running_hooks
 from companion.certificates import Certificates, Watched
 from companion.core.errors import Invalid
 from companion.core.ports import Store
+from companion.door import Door
 from companion.metrics import Metrics
 from companion.operations import Api, Trouble, Workers, make_app, serving
 from companion.reloading import ReloadApi, Reloading
@@ -73,7 +74,8 @@ async def running(
     reread = reread or (lambda: settings)
     keys = KeyRotation(settings, reread)
     certificates = Certificates(settings, _listeners(role), metrics.tls, reread)
-    apis: list[Api] = [ReloadApi(reloading, keys.ops, metrics)]
+    door = Door(keys.ops, metrics)
+    apis: list[Api] = [ReloadApi(reloading, door)]
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         if role in (Role.MAINTENANCE, Role.ALL):
@@ -84,20 +86,17 @@ async def running(
                     jobs=maintenance.jobs,
                     schedules=maintenance.schedules,
                     runs=store.runs,
-                    keyring=keys.ops,
-                    metrics=metrics,
+                    door=door,
                     asked=maintenance.asked,
                 ),
                 StatsApi(
                     statistics=store.statistics,
                     zones=settings.zones(),
-                    keyring=keys.ops,
-                    metrics=metrics,
+                    door=door,
                 ),
                 RevocationsApi(
                     revocations=store.revocations,
-                    keyring=keys.ops,
-                    metrics=metrics,
+                    door=door,
                     asked=maintenance.revoked,
                 ),
             ]
@@ -108,7 +107,7 @@ async def running(
                 ChangesApi(
                     inbox=store.inbox,
                     router=make_router(settings),
-                    keyring=keys.ops,
+                    door=door,
                     metrics=metrics,
                     max_body=settings.changes_max_body,
                     max_batch=settings.changes_max_batch,
@@ -128,8 +127,8 @@ async def running(
             )
             troubles["hooks"], hooks_port, problems = served.trouble, served.port, served.problems
             apis += [
-                ExplainApi(served.explainer, keys.ops, metrics),
-                PresenceApi(presence=store.presence, keyring=keys.ops, metrics=metrics),
+                ExplainApi(served.explainer, door),
+                PresenceApi(store.presence, door),
             ]
         app = make_app(metrics, troubles, store.troubles, problems)
         reloading.add(KEYS, keys.prepare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +15,8 @@ from companion.core import strict_json
 from companion.core.errors import CompanionError, Invalid
 from companion.core.ports import Runs
 from companion.core.runs import Run
+from companion.door import Door, NotThere, as_json, number_of, read_body
 from companion.job_settings import JobSettings
-from companion.keys import Keyring
-from companion.metrics import Metrics
 from maintenance.clockwork import next_due
 from maintenance.job import Job
 from maintenance.records import request_of, shown_run
@@ -39,52 +38,24 @@ class JobsApi:
         jobs: Mapping[str, Job],
         schedules: Mapping[str, JobSettings],
         runs: Runs,
-        keyring: Keyring,
-        metrics: Metrics,
+        door: Door,
         asked: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._jobs = jobs
         self._schedules = schedules
         self._runs = runs
-        self._keyring = keyring
-        self._unauthorized = metrics.unauthorized.labels("ops")
+        self._door = door
         self._asked = asked
         self._now = now
 
     def add_routes(self, app: web.Application) -> None:
         """Put the handlers on the operations port."""
-        app.router.add_get("/jobs", self._answered(self._list))
-        app.router.add_get("/jobs/{name}/runs", self._answered(self._history))
-        app.router.add_post("/jobs/{name}/runs", self._answered(self._run))
-        app.router.add_get("/runs/{id}", self._answered(self._show))
-        app.router.add_post("/runs/{id}/cancel", self._answered(self._cancel))
-
-    def _answered(
-        self, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Let in who has a key, and turn what goes wrong into an answer of one line."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
-                self._unauthorized.inc()
-                response = _json({"error": "a valid key is needed: Authorization: Bearer ..."}, 401)
-                response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-                return response
-            try:
-                return await handle(request)
-            except strict_json.NotJson as problem:
-                return _json({"error": str(problem)}, 400)
-            except _Unknown as problem:
-                return _json({"error": str(problem)}, 404)
-            except Invalid as problem:
-                return _json({"error": str(problem), "field": problem.field}, 422)
-            except CompanionError as problem:
-                response = _json({"error": f"the store did not answer: {problem}"}, 503)
-                response.headers[hdrs.RETRY_AFTER] = "1"
-                return response
-
-        return answer
+        app.router.add_get("/jobs", self._door.behind(self._list))
+        app.router.add_get("/jobs/{name}/runs", self._door.behind(self._history))
+        app.router.add_post("/jobs/{name}/runs", self._door.behind(self._run))
+        app.router.add_get("/runs/{id}", self._door.behind(self._show))
+        app.router.add_post("/runs/{id}/cancel", self._door.behind(self._cancel))
 
     async def _list(self, _: web.Request) -> web.Response:
         listed = []
@@ -101,20 +72,16 @@ class JobsApi:
                     "last_run": self._shown(latest[0]) if latest else None,
                 }
             )
-        return _json({"jobs": listed})
+        return as_json({"jobs": listed})
 
     async def _history(self, request: web.Request) -> web.Response:
         job = self._job(request)
-        text = request.query.get("limit", "20")
-        if not text.isdecimal() or not 1 <= int(text) <= _MOST_RUNS:
-            raise Invalid("limit", text, f"a number from 1 to {_MOST_RUNS}")
-        return _json({"runs": [self._shown(run) for run in await self._runs.list(jobs=[job.name], limit=int(text))]})
+        runs = await self._runs.list(jobs=[job.name], limit=number_of(request, "limit", 20, _MOST_RUNS))
+        return as_json({"runs": [self._shown(run) for run in runs]})
 
     async def _run(self, request: web.Request) -> web.Response:
         job = self._job(request)
-        body = await request.content.read(_MAX_BODY + 1)
-        if len(body) > _MAX_BODY:
-            return _json({"error": f"the body is longer than {_MAX_BODY} bytes"}, 413)
+        body = await read_body(request, _MAX_BODY)
         asked = strict_json.decode(body) if body else {}
         if not isinstance(asked, dict):
             raise Invalid("body", type(asked).__name__, "an object with parameters and dry")
@@ -128,13 +95,13 @@ class JobsApi:
         run = request_of(job, parameters, int(self._now() * 1000), dry=dry)
         await self._runs.add(run)
         self._asked()
-        return _json(self._shown(run), 202)
+        return as_json(self._shown(run), 202)
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         run = await self._found(request)
         if _EVENTS in request.headers.get(hdrs.ACCEPT, ""):
             return await self._follow(request, run)
-        return _json(self._shown(run))
+        return as_json(self._shown(run))
 
     async def _follow(self, request: web.Request, run: Run) -> web.StreamResponse:
         """Tell every step until the run has ended, and between the steps that we are still there."""
@@ -171,12 +138,12 @@ class JobsApi:
         run = await self._runs.cancel(request.match_info["id"], int(self._now() * 1000))
         if run is None:
             raise _unknown_run(request)
-        return _json(self._shown(run), 200 if run.ended else 202)
+        return as_json(self._shown(run), 200 if run.ended else 202)
 
     def _job(self, request: web.Request) -> Job:
         name = request.match_info["name"]
         if name not in self._jobs:
-            raise _Unknown(f"there is no job {name[:80]!a}: the jobs are {', '.join(sorted(self._jobs))}")
+            raise NotThere(f"there is no job {name[:80]!a}: the jobs are {', '.join(sorted(self._jobs))}")
         return self._jobs[name]
 
     async def _found(self, request: web.Request) -> Run:
@@ -189,13 +156,5 @@ class JobsApi:
         return shown_run(run, int(self._now() * 1000))
 
 
-class _Unknown(Exception):
-    """There is no such thing."""
-
-
-def _unknown_run(request: web.Request) -> _Unknown:
-    return _Unknown(f"there is no run {request.match_info['id'][:80]!a}")
-
-
-def _json(body: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, content_type="application/json", body=msgspec.json.encode(body))
+def _unknown_run(request: web.Request) -> NotThere:
+    return NotThere(f"there is no run {request.match_info['id'][:80]!a}")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from companion.core import strict_json
-from companion.core.errors import CompanionError, Invalid
+from companion.core.errors import Invalid
 from companion.core.ports import Revocations
 from companion.core.revocations import Target, revocation_of, shown_revocation
-from companion.keys import Keyring
-from companion.metrics import Metrics
+from companion.door import Door, NotThere, as_json, number_of, read_body
 
 _MAX_BODY: Final = 131_072
 _MOST: Final = 1000
@@ -24,8 +22,6 @@ _FLAGS: Final = ("refuse",)
 _FIELDS: Final = (*_TEXTS, *_NUMBERS, *_FLAGS)
 _STATES: Final[Mapping[str, bool | None]] = {"all": None, "waiting": True, "done": False}
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class RevocationsApi:
     """The handlers; `asked` is called after somebody was revoked, to wake whoever kicks."""
@@ -34,52 +30,25 @@ class RevocationsApi:
         self,
         *,
         revocations: Revocations,
-        keyring: Keyring,
-        metrics: Metrics,
+        door: Door,
         asked: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._revocations = revocations
-        self._keyring = keyring
-        self._unauthorized = metrics.unauthorized.labels("ops")
+        self._door = door
         self._asked = asked
         self._now = now
 
     def add_routes(self, app: web.Application) -> None:
         """Put the handlers on the operations port."""
-        app.router.add_get("/revocations", self._answered(self._list))
-        app.router.add_post("/revocations", self._answered(self._revoke))
-        app.router.add_get("/revocations/{id}", self._answered(self._show))
-        app.router.add_post("/revocations/{id}/lift", self._answered(self._lift))
-
-    def _answered(self, handle: Handler) -> Handler:
-        """Let in who has a key, and turn what goes wrong into an answer of one line."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
-                self._unauthorized.inc()
-                response = _json({"error": "a valid key is needed: Authorization: Bearer ..."}, 401)
-                response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-                return response
-            try:
-                return await handle(request)
-            except strict_json.NotJson as problem:
-                return _json({"error": str(problem)}, 400)
-            except Invalid as problem:
-                return _json({"error": str(problem), "field": problem.field}, 422)
-            except CompanionError as problem:
-                response = _json({"error": f"the store did not answer: {problem}"}, 503)
-                response.headers[hdrs.RETRY_AFTER] = "1"
-                return response
-
-        return answer
+        app.router.add_get("/revocations", self._door.behind(self._list))
+        app.router.add_post("/revocations", self._door.behind(self._revoke))
+        app.router.add_get("/revocations/{id}", self._door.behind(self._show))
+        app.router.add_post("/revocations/{id}/lift", self._door.behind(self._lift))
 
     async def _revoke(self, request: web.Request) -> web.Response:
         """Write the revocation; 202 means that it is durable and that the hooks refuse."""
-        body = await request.content.read(_MAX_BODY + 1)
-        if len(body) > _MAX_BODY or not request.content.at_eof():
-            return _json({"error": f"the body is longer than {_MAX_BODY} bytes"}, 413)
-        fields = strict_json.decode(body)
+        fields = strict_json.decode(await read_body(request, _MAX_BODY))
         if not isinstance(fields, dict):
             raise Invalid("body", type(fields).__name__, f"an object of {', '.join(_FIELDS)}")
         for name, value in fields.items():
@@ -100,27 +69,27 @@ class RevocationsApi:
         )
         await self._revocations.add(revocation)
         self._asked()
-        return _json(shown_revocation(revocation), 202)
+        return as_json(shown_revocation(revocation), 202)
 
     async def _list(self, request: web.Request) -> web.Response:
-        text, state = request.query.get("limit", "100"), request.query.get("state", "all")
-        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MOST:
-            raise Invalid("limit", text, f"a number from 1 to {_MOST}")
+        limit, state = number_of(request, "limit", 100, _MOST), request.query.get("state", "all")
         if state not in _STATES:
             raise Invalid("state", state, f"one of {', '.join(_STATES)}")
-        found = await self._revocations.list(waiting=_STATES[state], limit=int(text))
-        return _json({"revocations": [shown_revocation(one) for one in found]})
+        found = await self._revocations.list(waiting=_STATES[state], limit=limit)
+        return as_json({"revocations": [shown_revocation(one) for one in found]})
 
     async def _show(self, request: web.Request) -> web.Response:
         found = await self._revocations.get(request.match_info["id"])
-        return _unknown(request) if found is None else _json(shown_revocation(found))
+        if found is None:
+            raise _unknown(request)
+        return as_json(shown_revocation(found))
 
     async def _lift(self, request: web.Request) -> web.Response:
         found = await self._revocations.lift(request.match_info["id"], int(self._now() * 1000))
         if found is None:
-            return _unknown(request)
+            raise _unknown(request)
         self._asked()
-        return _json(shown_revocation(found), 202 if found.waiting else 200)
+        return as_json(shown_revocation(found), 202 if found.waiting else 200)
 
 
 def _check(name: str, value: object) -> None:
@@ -137,9 +106,5 @@ def _check(name: str, value: object) -> None:
         raise Invalid(name, "a field", f"one of {', '.join(_FIELDS)}")
 
 
-def _unknown(request: web.Request) -> web.Response:
-    return _json({"error": f"there is no revocation {request.match_info['id'][:80]!a} that stands for itself"}, 404)
-
-
-def _json(body: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, content_type="application/json", body=msgspec.json.encode(body))
+def _unknown(request: web.Request) -> NotThere:
+    return NotThere(f"there is no revocation {request.match_info['id'][:80]!a} that stands for itself")
