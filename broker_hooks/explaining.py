@@ -139,7 +139,7 @@ class Explainer:
         now = self._now() if at is None else at
         book = self._book()
         remembered = self._directory.remembered(access) if self._directory is not None and at is None else None
-        answer: dict[str, Any] = {"asked": {**asdict(access), "action": access.action.value, "at": now}}
+        answer: dict[str, Any] = {"asked": {**access._asdict(), "action": access.action.value, "at": now}}
         found: Found | None = None
         try:
             if not access.username:

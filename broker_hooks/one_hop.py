@@ -10,7 +10,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -76,7 +75,7 @@ class OneHop:
         now = self._now()
         outcome, acl = _given(listed, now)
         self._counts[outcome].count += 1
-        return replace(decision, acl=acl, expires_at=self._end(decision, listed, now)) if acl and listed else decision
+        return decision._replace(acl=acl, expires_at=self._end(decision, listed, now)) if acl and listed else decision
 
     def _end(self, decision: Allow, listed: Listed, now: float) -> int | None:
         ends = [] if decision.expires_at is None else [decision.expires_at]

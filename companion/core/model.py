@@ -1,11 +1,15 @@
-"""What the services speak about: requests of the broker, decisions, accounts, sessions, changes. Plain values, no behaviour."""
+"""What the services speak about: requests of the broker, decisions, accounts, sessions, changes. Plain values, no behaviour.
+
+What is made for every single request is a named tuple, which takes a third of the time of a frozen dataclass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from companion.core.rules import Rule
@@ -73,8 +77,10 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+_NO_ATTRS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Allow(NamedTuple):
     """A yes. `expires_at` (Unix seconds) ends the session; `rule` names what allowed it.
 
     `acl` is the whole policy as EMQX takes it with a login (JSON), or empty: then the broker asks.
@@ -84,13 +90,12 @@ class Allow:
     reason: Reason
     rule: str = ""
     expires_at: int | None = None
-    acl: bytes = field(default=b"", repr=False)
-    client_attrs: Mapping[str, str] = field(default_factory=dict)
+    acl: bytes = b""
+    client_attrs: Mapping[str, str] = _NO_ATTRS
     superuser: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(NamedTuple):
     """A no. `rule` names the deny rule where there is one; `detail` helps an engineer and never holds a secret."""
 
     reason: Reason
@@ -101,25 +106,27 @@ class Deny:
 Decision = Allow | Deny
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(NamedTuple):
     """A client wants in. Missing values are empty strings, as EMQX sends them."""
 
     client_id: str = ""
     username: str = ""
-    password: str = field(default="", repr=False)
+    password: str = ""
     peer_host: str = ""
-    token: str = field(default="", repr=False)
+    token: str = ""
     """What was sent as the user name, where that is a token; `username` is then its name (`companion.core.token_names`)."""
 
     cert_common_name: str = ""
     cert_subject: str = ""
-    cert_pem: str = field(default="", repr=False)
+    cert_pem: str = ""
     """Base64 of the DER, without armour."""
 
+    def __repr__(self) -> str:
+        """Return it without what is secret."""
+        return f"Connect(client_id={self.client_id!r}, username={self.username!r}, peer_host={self.peer_host!r})"
 
-@dataclass(frozen=True, slots=True)
-class Access:
+
+class Access(NamedTuple):
     """A client wants to publish to a topic name or subscribe to a topic filter.
 
     `qos` and `retain` are None when the broker's template does not send them.
@@ -276,8 +283,7 @@ class Drift(StrEnum):
     SURPLUS = "surplus"
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(NamedTuple):
     """A decision worth keeping. `at` is in Unix milliseconds, `source` says who decided; never holds a secret."""
 
     at: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from math import inf
 
 import pytest
@@ -25,7 +24,7 @@ MONDAY = 1_795_996_800
 WEEK = 7 * 86_400
 
 TOLD = st.one_of(PUBLISHES, SUBSCRIPTIONS).map(
-    lambda access: replace(access, qos=access.qos or 0, retain=bool(access.retain))
+    lambda access: access._replace(qos=access.qos or 0, retain=bool(access.retain))
 )
 """Requests as a broker judges them: QoS and retain are known."""
 
@@ -51,7 +50,7 @@ def test_until_then_it_is_the_policy() -> None:
         seen["list" if both.refused is None else "none"] += 1
         seen["ends" if until < inf else "does not end"] += 1
         for access in wanted:
-            ours = isinstance(policy.decide(replace(access, peer_host=peer), moment), Allow)
+            ours = isinstance(policy.decide(access._replace(peer_host=peer), moment), Allow)
             assert isinstance(Policy(held, {}).decide(access), Allow) is ours
             seen["allowed" if ours else "denied"] += 1
             if both.refused is None:

@@ -292,7 +292,7 @@ async def test_a_full_disk(audits: Away, metrics: Metrics, tmp_path: Path, monke
     """What the spool has no room for waits in memory; when that is full too, the oldest there go, and how many is recorded."""
     monkeypatch.setattr(trail_module, "_BATCH", 10)
     monkeypatch.setattr(trail_module, "_KEPT", 30)
-    trail = AuditTrail(audits, metrics, Spool(tmp_path, 10_000))
+    trail = AuditTrail(audits, metrics, Spool(tmp_path, 7_000))
     audits.problem = Transient("store: away")
     record(trail, *NUMBERS[:30])
     with pytest.raises(Transient):

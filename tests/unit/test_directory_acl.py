@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ class House:
 
     async def complete(self, peer_host: str = "192.0.2.1", expires_at: int | None = None) -> Allow:
         """Complete an allowed login."""
-        answer = await self.one_hop.complete(replace(ALICE, peer_host=peer_host), replace(ALLOW, expires_at=expires_at))
+        answer = await self.one_hop.complete(ALICE._replace(peer_host=peer_host), ALLOW._replace(expires_at=expires_at))
         assert isinstance(answer, Allow)
         assert answer.reason is Reason.PASSWORD
         return answer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +34,7 @@ def test_explain_agrees_with_enforcement(rules: list[Rule], access: Access, peer
 
     Whatever is said to have kept a rule from holding, each limit by itself, is what brute force finds.
     """
-    here = replace(access, peer_host=peer)
+    here = access._replace(peer_host=peer)
     found = explain(rules, {}, here, now)
     assert found.decision == Policy(rules, {}).decide(here, now)
     kind, reason, names = expected(rules, here, now)

@@ -89,7 +89,7 @@ def test_conditions_by_brute_force(rules: list[Rule], wanted: list[tuple[Access,
     """For any rules with windows and locations, asked at any times, known or not: the decision is that of the rules one by one."""
     policy = Policy(rules, {})
     for access, peer, now in wanted:
-        here = replace(access, peer_host=peer)
+        here = access._replace(peer_host=peer)
         check(policy.decide(here, now), expected(rules, here, now))
 
 
@@ -99,7 +99,7 @@ def test_conditions_by_brute_force(rules: list[Rule], wanted: list[tuple[Access,
 )
 def test_until_when_a_verdict_is_certain(rules: list[Rule], access: Access, peer: str, now: int, share: float) -> None:
     """No verdict changes by the passing of time before the policy says so; without windows none ever does."""
-    policy, here = Policy(rules, {}), replace(access, peer_host=peer)
+    policy, here = Policy(rules, {}), access._replace(peer_host=peer)
     until = policy.certain_until(now)
     assert until > now
     assert (until == math.inf) or any(rule.windows for rule in rules)
@@ -113,15 +113,15 @@ def test_conditions_by_name() -> None:
     evening, noon = 1_795_987_800, 1_795_950_000  # 30 November 2026, 22:30 and 12:00 in Berlin
     yes = Policy([replace(allow("a"), windows=(night,), locations=("10.0.0.0/8",))], {})
     no = Policy([allow("a"), replace(deny("a"), windows=(night,), locations=("10.0.0.0/8",))], {})
-    here = replace(publish("a"), peer_host="10.1.2.3")
+    here = publish("a")._replace(peer_host="10.1.2.3")
     for access, now, holds in (
         (here, evening, True),
         (here, noon, False),
-        (replace(here, peer_host="192.0.2.1"), evening, False),
+        (here._replace(peer_host="192.0.2.1"), evening, False),
     ):
         assert isinstance(yes.decide(access, now), Allow) is holds
         assert isinstance(no.decide(access, now), Allow) is not holds
-    unknown = ((here, None), (replace(here, peer_host=""), evening), (replace(here, peer_host="x"), None))
+    unknown = ((here, None), (here._replace(peer_host=""), evening), (here._replace(peer_host="x"), None))
     for access, moment in unknown:
         assert yes.decide(access, moment) == NO_RULE
         assert no.decide(access, moment) == Deny(Reason.DENIED_BY_RULE, rule="no")
@@ -162,7 +162,7 @@ def test_limits_of_qos_and_retain(effect: Effect) -> None:
         rules = [limited] if effect is Effect.ALLOW else [limited, allow("t")]
         policy = Policy(rules, {})
         for qos, retain in product((None, 0, 1, 2, 3, -1), (None, True, False)):
-            for access in (publish("t", qos, retain=retain), replace(subscribe("t", qos), retain=retain)):
+            for access in (publish("t", qos, retain=retain), subscribe("t", qos)._replace(retain=retain)):
                 check(policy.decide(access), expected_publish(rules, access))
 
 
@@ -171,7 +171,7 @@ def test_limits_of_qos_and_retain(effect: Effect) -> None:
 def test_what_is_not_told_is_never_allowed_more(rules: list[Rule], topic: str, action: Action) -> None:
     """A yes without QoS and retain is a yes with any of them."""
     policy, untold = Policy(rules, {}), Access(action, topic)
-    told = [policy.decide(replace(untold, qos=qos, retain=retain)) for qos, retain in completions(untold)]
+    told = [policy.decide(untold._replace(qos=qos, retain=retain)) for qos, retain in completions(untold)]
     if isinstance(policy.decide(untold), Allow):
         assert all(isinstance(decision, Allow) for decision in told)
 
@@ -244,7 +244,7 @@ def test_subscriptions_that_stay_within(rules: list[Rule], wanted: str) -> None:
 def test_a_shared_subscription_is_its_filter(rules: list[Rule], plain: Access, group: str) -> None:
     """`$share/{group}/{filter}` gets the decision of `{filter}`, whatever the group."""
     policy = Policy(rules, {})
-    assert policy.decide(replace(plain, topic=f"$share/{group}/{plain.topic}")) == policy.decide(plain)
+    assert policy.decide(plain._replace(topic=f"$share/{group}/{plain.topic}")) == policy.decide(plain)
 
 
 ALL_OPEN = Policy([allow("#"), allow("$SYS/#")], {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ async def test_before_it_is_read(scene: Scene) -> None:
     """Until all is read the store is asked for each decision; when it is away, nobody is let in for that."""
     await scene.revoke()
     assert await scene.revoked.judge(ALICE, ALLOWED) == REVOKED
-    assert await scene.revoked.judge(replace(ALICE, username="bob"), ALLOWED) is ALLOWED
+    assert await scene.revoked.judge(ALICE._replace(username="bob"), ALLOWED) is ALLOWED
     scene.faulty.away = True
     with pytest.raises(Transient):
         await scene.revoked.judge(ALICE, ALLOWED)
@@ -161,7 +160,7 @@ async def test_something_was_missed(scene: Scene) -> None:
         assert await scene.revoked.judge(ALICE, ALLOWED) is ALLOWED
         scene.faulty.away = True
         scene.revoked.heard([Notice(Scope.EVERYTHING)])
-        assert await scene.revoked.judge(replace(ALICE, username="bob"), ALLOWED) == REVOKED
+        assert await scene.revoked.judge(ALICE._replace(username="bob"), ALLOWED) == REVOKED
         with pytest.raises(Transient):
             await scene.revoked.judge(ALICE, ALLOWED)
         scene.faulty.away = False
@@ -187,7 +186,7 @@ async def test_told_while_reading(scene: Scene) -> None:
         scene.revoked.heard([Notice(Scope.EVERYTHING)])
         scene.faulty.gate.set()
         await scene.settled()
-        assert await scene.revoked.judge(replace(ALICE, username="bob"), ALLOWED) == REVOKED
+        assert await scene.revoked.judge(ALICE._replace(username="bob"), ALLOWED) == REVOKED
 
 
 async def test_other_words(scene: Scene) -> None:

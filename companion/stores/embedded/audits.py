@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import chain
-from operator import attrgetter
 from typing import Any, Final
 
 from companion.core.chain import Chain, Entry, pseudonymous
@@ -16,13 +14,11 @@ from companion.core.ports.audits import REFUSING, ChainState
 from companion.core.seals import Seal, Segment
 from companion.stores.embedded.database import Database, removing
 
-_AUDIT_FIELDS: Final = tuple(column.name for column in fields(Audit))
+_AUDIT_FIELDS: Final = Audit._fields
 _AUDIT_COLUMNS: Final = ", ".join(_AUDIT_FIELDS)
 _COLUMNS: Final = f"{_AUDIT_COLUMNS}, chain, number, salt, marks, previous, hash"
 _MARKS: Final = ", ".join("?" * (len(_AUDIT_FIELDS) + 6))
 _AUDITS_A_STATEMENT: Final = 500
-# `dataclasses.astuple` copies deeply, which takes as long as a whole answer of the hooks.
-_audit_row: Final = attrgetter(*_AUDIT_FIELDS)
 _SEAL: Final = "number, at, run, previous, root, segments"
 
 
@@ -44,7 +40,7 @@ class EmbeddedAudits:
 
     async def keep(self, entries: Sequence[Entry]) -> None:
         """Store the entries of a writer's chain, in order; those that are there already are not stored twice."""
-        rows = [(*_audit_row(one.audit), *one[1:7]) for one in entries]
+        rows = [(*one.audit, *one[1:7]) for one in entries]
 
         def job(connection: sqlite3.Connection) -> None:
             # Many records a statement: between two statements this thread and the event loop contend for the interpreter's lock.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Final
 
 from bson import ObjectId
@@ -20,7 +19,7 @@ SEALS: Final = "mqtt_audit_seals"
 _BATCH_SECONDS: Final = 10.0
 _LONG_SECONDS: Final = 60.0
 _DUPLICATE: Final = 11000
-_FIELDS: Final = tuple(column.name for column in fields(Audit))
+_FIELDS: Final = Audit._fields
 _OF_CHAIN: Final = ("chain", "number", "salt", "marks", "before", "hash")
 _PSEUDONYM: Final = r"^(anon-[a-z2-7]{26}(@anon\.invalid)?|ffffffff[0-9a-f]{16})$"
 
