@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring_ascii as _text
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -34,10 +34,7 @@ from companion.core.pseudonyms import is_pseudonym
 PERSONAL: Final = ("username", "client_id", "peer_host", "topic", "detail")
 """Fields that may tell who somebody is."""
 
-_PLAIN: Final = ("at", "kind", "verdict", "reason", "action", "rule", "source")
-_plain: Final = attrgetter(*_PLAIN)
 _personal: Final = attrgetter(*PERSONAL)
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SALT_BYTES: Final = 16
 _MARK_BYTES: Final = 16
 _PARTS: Final = re.compile(r"[/:]")
@@ -93,7 +90,12 @@ def _mark(salt: bytes, value: str) -> str:
 
 
 def _hash(chain: str, number: int, before: str, audit: Audit, marks: str) -> str:
-    return hashlib.sha256(_encode([chain, number, before, *_plain(audit), marks]).encode()).hexdigest()
+    # A JSON list without spaces, not a character beyond ASCII in it; the encoder of the library takes twice as long.
+    covered = (
+        f"[{_text(chain)},{number!r},{_text(before)},{audit.at!r},{_text(audit.kind)},{_text(audit.verdict)},{_text(audit.reason)},"
+        f"{_text(audit.action)},{_text(audit.rule)},{_text(audit.source)},{_text(marks)}]"
+    )
+    return hashlib.sha256(covered.encode()).hexdigest()
 
 
 def intact(entry: Entry) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -37,7 +39,7 @@ def segment_of(entries: Sequence[Entry]) -> Segment:
 
 
 def with_audit(entry: Entry, **fields: object) -> Entry:
-    return entry._replace(audit=replace(entry.audit, **fields))  # type: ignore[arg-type]
+    return entry._replace(audit=entry.audit._replace(**fields))  # type: ignore[arg-type]
 
 
 def test_an_intact_chain() -> None:
@@ -113,7 +115,7 @@ def written_anew(entries: list[Entry]) -> list[Entry]:
     """Return what somebody makes who knows how hashes are made."""
     forged = Chain()
     forged.name = entries[0].chain
-    return list(forged.seal([replace(one.audit, reason="rule") for one in entries]))
+    return list(forged.seal([one.audit._replace(reason="rule") for one in entries]))
 
 
 def nothing_left(entries: list[Entry]) -> list[Entry]:
@@ -268,3 +270,12 @@ def test_personal_fields() -> None:
         other = with_audit(entry, **{name: 2 if name == "at" else "x"})
         assert intact(other) == (name in PERSONAL)
         assert bool(changed_fields(other)) == (name in PERSONAL)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_is_hashed(text: str) -> None:
+    """A hash is SHA-256 over a JSON list, so that others can check a chain too."""
+    first, second = Chain().seal([audit(1), Audit(2, text, text, text, action=text, rule=text, source=text)])
+    said = [second.chain, 2, first.hash, 2, text, text, text, text, text, text, second.marks]
+    assert second.hash == hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
+    assert not intact(with_audit(second, at="2"))
