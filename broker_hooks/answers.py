@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
+from broker_hooks.quick import Connection
+
 HEADERS: Final = {hdrs.CONTENT_TYPE: "application/json"}
 _SHORT: Final = 256
 """Longest body that many answers share; one with a list of rules belongs to one client."""
@@ -22,21 +24,25 @@ class Answers:
     def __init__(self) -> None:
         self._second = -1
         self._head = b""
-        self._made: dict[bytes, _Answer] = {}
+        self._made: dict[bytes, bytes] = {}
 
     def to(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """Return the answer to this request."""
         if request.version != HttpVersion11 or not request.keep_alive:
             return web.Response(body=body, headers=HEADERS)
+        return Answer(self.message(body))
+
+    def message(self, body: bytes) -> bytes:
+        """Return the whole answer, for a connection that stays open (HTTP/1.1)."""
         now = int(time.time())
         if now != self._second:
             self._begin(now)
-        answer = self._made.get(body)
-        if answer is None:
-            answer = _Answer(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        message = self._made.get(body)
+        if message is None:
+            message = b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
             if len(body) <= _SHORT:
-                self._made[body] = answer
-        return answer
+                self._made[body] = message
+        return message
 
     def _begin(self, second: int) -> None:
         self._second = second
@@ -46,8 +52,8 @@ class Answers:
         self._head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: {date}\r\nContent-Length: ".encode()
 
 
-class _Answer(web.StreamResponse):
-    """A whole HTTP/1.1 message, for a connection that stays open. It knows nothing of the request, so that one can answer many."""
+class Answer(web.StreamResponse):
+    """A whole HTTP/1.1 message, for a connection that stays open."""
 
     def __init__(self, message: bytes) -> None:
         super().__init__()
@@ -65,6 +71,8 @@ class _Answer(web.StreamResponse):
             raise ConnectionResetError("the caller has gone")
         transport.write(self._message)
         await request.writer.drain()
+        if isinstance(request.protocol, Connection):
+            request.protocol.answered()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Do nothing: the end was written with the beginning."""

@@ -16,10 +16,11 @@ import structlog
 from aiohttp import hdrs, web
 
 from broker_hooks import wire, wire_v4
-from broker_hooks.answers import HEADERS, Answers
+from broker_hooks.answers import HEADERS, Answer, Answers
 from broker_hooks.deadline import within
 from broker_hooks.events import PATH as EVENTS_PATH
 from broker_hooks.events import EventsHandler
+from broker_hooks.quick import Connection, Head, Heads
 from broker_hooks.recorder import Recorder
 from companion.core.errors import CompanionError, Permanent, Transient
 from companion.core.model import Access, Connect, Decision, Deny, Reason
@@ -36,11 +37,13 @@ class _Way(NamedTuple):
 
     hook: Hook
     in_v4: bool
+    recalled: bool = False
+    """Whether memory may answer at once."""
 
 
 _PATHS: Final = {
-    "/mqtt/auth": _Way("auth", in_v4=False),
-    "/mqtt/authz": _Way("authz", in_v4=False),
+    "/mqtt/auth": _Way("auth", in_v4=False, recalled=True),
+    "/mqtt/authz": _Way("authz", in_v4=False, recalled=True),
     "/mqtt/scram": _Way("scram", in_v4=False),
     **{path: _Way(hook, in_v4=True) for path, hook in wire_v4.PATHS.items()},
 }
@@ -59,7 +62,8 @@ class _TooLarge(CompanionError):
 class HooksHandler:
     """Answers `POST` (or `GET`, as `method = get` sends it) on `/mqtt/auth` and `/mqtt/authz`, below `/v4/` in EMQX 4.4's way.
 
-    `events` answers on a path of its own; with `scram` it answers on `/mqtt/scram` too.
+    `events` answers on a path of its own; with `scram` it answers on `/mqtt/scram` too. What `recall` and `recall_access` decide,
+    from memory and at once, needs no task (`broker_hooks.quick`); they return None for what has to be asked.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class HooksHandler:
         complete: Callable[[Connect, Decision], Awaitable[Decision]] | None = None,
         events: EventsHandler | None = None,
         scram: Callable[[Connect], Awaitable[tuple[Decision, ScramKeys | None]]] | None = None,
+        recall: Callable[[Connect], Decision | None] = lambda _: None,
+        recall_access: Callable[[Access], Decision | None] = lambda _: None,
     ) -> None:
         self._keyring = keyring
         self._events = events
@@ -88,18 +94,54 @@ class HooksHandler:
         self._deadline = deadline
         self._scram = scram
         self._answers = Answers()
+        self._recall = recall
+        self._recall_access = recall_access
+        self.heads: Final = Heads()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        if not self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
-            return self._refuse_caller(request)
+        connection = request.protocol if isinstance(request.protocol, Connection) else None
+        if self._keyring.admits(request.headers.get(hdrs.AUTHORIZATION)):
+            way = self._way(request)
+            if connection is not None:
+                connection.begun(request, way.hook if way is not None and way.recalled else None)
+            response = await self._respond(request, way)
+        else:
+            response = self._refuse_caller(request)
+        if connection is not None and not isinstance(response, Answer):
+            connection.hand_over()
+        return response
+
+    def at_once(self, head: Head, body: bytes) -> bytes | None:
+        """Return the whole answer to a request with a valid key, as far as memory decides; None for what takes the long way."""
         started = time.perf_counter()
-        way = self._way(request)
+        asked: Connect | Access
+        try:
+            fields = wire.decode(body, head.content_type)
+            if head.hook == "auth":
+                asked = connect = wire.connect(fields)
+                decision = self._recall(connect)
+            else:
+                asked = access = wire.access(fields)
+                decision = self._recall_access(access)
+        except wire.Malformed:
+            return None
+        except Exception as problem:  # noqa: BLE001 - the long way makes a denial of whatever is wrong
+            log.error("hook failed", hook=head.hook, problem=told(problem))
+            return None
+        if decision is None:
+            return None
+        self._recorder.record(head.hook, decision, asked)
+        self._seconds[head.hook](time.perf_counter() - started)
+        return self._answers.message(wire.encode(decision))
+
+    async def _respond(self, request: web.BaseRequest, way: _Way | None) -> web.StreamResponse:
+        started = time.perf_counter()
         if way is None and self._events is not None and request.path == EVENTS_PATH:
             return await self._events.answer(request)
         if way is None or request.method not in _METHODS:
             return await self._refuse_endpoint(request, "auth" if way is None else way.hook)
-        hook, in_v4 = way
+        hook, in_v4, _ = way
         asked: list[Connect | Access] = []
         keys: list[ScramKeys] = []
         try:

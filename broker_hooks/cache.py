@@ -77,6 +77,15 @@ class Cache(Generic[K, V]):
         self._misses.count += 1
         return None
 
+    def recall(self, key: K) -> V | None:
+        """Return the live value, or None, uncounted: whoever makes use of it calls `used`, whoever does not asks `get`."""
+        entry = self._values.get(key)
+        return entry[1] if entry is not None and entry[0] > self._clock() else None
+
+    def used(self) -> None:
+        """Count a look-up that found something."""
+        self._hits.count += 1
+
     def peek(self, key: K) -> tuple[V, float] | None:
         """Return the live value and how long (seconds) it lives on, for whoever only looks; None where there is none."""
         entry = self._values.get(key)

@@ -44,7 +44,7 @@ class CertificateCredential:
 
     async def decide(self, connect: Connect) -> Decision | None:
         """Judge; None when there is no certificate, or no account of this user name that is known by one."""
-        if not connect.username or not (connect.cert_common_name or connect.cert_subject or connect.cert_pem):
+        if not self.concerns(connect):
             return None
         account = await self._directory.account(connect.username)
         if account is None or not account.certificates:
@@ -60,6 +60,14 @@ class CertificateCredential:
             return refused
         await self._directory.end_session(connect.username, connect.client_id)
         return self._granting.allow(Reason.CERTIFICATE, account, ends=int(shown.ends) if shown else None)
+
+    def concerns(self, connect: Connect) -> bool:
+        """Tell whether there is a certificate."""
+        return bool(connect.username and (connect.cert_common_name or connect.cert_subject or connect.cert_pem))
+
+    def recall(self, connect: Connect) -> None:
+        """Return None: what a certificate shows is read each time."""
+        del connect
 
     @staticmethod
     def _refusal(pins: tuple[str, ...], connect: Connect, shown: _Shown | None) -> Deny | None:

@@ -137,6 +137,20 @@ class Directory:
             account = await self._accounts.load(username, lambda: self._load_account(username))
         return None if account is _NOBODY else account
 
+    def recall_account(self, username: str) -> Account | None:
+        """Return the account if it is remembered, uncounted."""
+        account = self._accounts.recall(username)
+        return None if account is _NOBODY else account
+
+    def recall_principal(self, username: str) -> tuple[bool, Account | None]:
+        """Tell whether it is remembered what account, if any, bears the name of a platform principal, and which; uncounted."""
+        account = self._accounts.recall(username)
+        return account is not None, None if account is _NOBODY else account
+
+    def used_account(self) -> None:
+        """Count that an account was of use that memory recalled."""
+        self._accounts.used()
+
     async def _account_until(self, username: str) -> tuple[Account | None, float]:
         """Return the same, and when what we remember of it ends."""
         account = await self.account(username)
@@ -189,6 +203,24 @@ class Directory:
         self._sessionless.forget(key)
         self._sessions.put(key, (seen, session), self._sessions.epoch)
 
+    def recall_session(self, session: Session) -> bool:
+        """Tell whether memory knows that this session was begun; only a yes counts as a look-up."""
+        known = self._sessions.recall((session.username, session.client_id))
+        # Mostly it is the same object, which is told sooner than that two are equal.
+        same = known is not None and (known[1] is session or known[1] == session)
+        if known is None or not same or not self._is_current(session.principal, known[0]):
+            return False
+        self._sessions.used()
+        return True
+
+    def recall_no_session(self, username: str, client_id: str) -> bool:
+        """Tell whether this client id is known to have no token's session; only a yes counts as a look-up."""
+        known = self._sessionless.recall((username, client_id))
+        if known is None or not self._is_current(username, known):
+            return False
+        self._sessionless.used()
+        return True
+
     def has_no_session(self, username: str, client_id: str) -> bool:
         """Tell whether this client id is known to have no token's session that would have to be ended.
 
@@ -235,6 +267,20 @@ class Directory:
             return REVOKED
         if connected.expires_at <= now:
             return connected.ended
+        return self._judged(connected, access, now)
+
+    def recall(self, access: Access) -> Decision | None:
+        """Return the same from memory; None where the store has to be asked, and then nothing is counted."""
+        connected = self._connected.recall((access.username, access.client_id))
+        now = self._now()
+        if connected is None or connected.expires_at <= now or not self._is_current(connected.who, connected.seen):
+            return None
+        if not self._revoked.clears_keys(connected.keys):
+            return None
+        self._connected.used()
+        return self._judged(connected, access, now)
+
+    def _judged(self, connected: _Connected, access: Access, now: float) -> Decision:
         decision = connected.policy.decide(access, now)
         if connected.shadow is not None and self._compared is not None:
             self._compared(access, decision, connected.shadow.decide(access, now))

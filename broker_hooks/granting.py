@@ -37,6 +37,10 @@ class Granting:
         `claimed` are attributes, and `superuser` is said, by what came with the login itself. Who comes with `limited` rights is
         no superuser, whatever the account is.
         """
+        plain = account is None or (account.expires_at is None and not account.superuser and not self._attrs)
+        if plain and not claimed and not superuser:
+            # Nothing is told, as of most.
+            return Allow(reason, "", ends)
         of_account = account.expires_at if account is not None else None
         expires_at = min((end for end in (ends, of_account) if end is not None), default=None)
         attrs = dict(claimed or {})

@@ -134,6 +134,17 @@ class Guard:
             await self._count(connect)
         return decision
 
+    def recall(self, connect: Connect, recall: Callable[[Connect], Decision | None]) -> Decision | None:
+        """Return the same as far as memory knows, where `recall` is the verdict from memory; None where it has to be asked."""
+        if self._exempt.holds(connect.peer_host):
+            return recall(connect)
+        if self._locked and self._refusal(connect) is not None:
+            return None
+        decision = recall(connect)
+        # Every connect counts once: those that are asked about are counted there.
+        refused = None if decision is None or self._flapping is None else self._flapping.refusal(connect)
+        return decision if refused is None else refused
+
     async def catch_up(self) -> None:
         """Learn who is locked out, before serving; a store that is away is not waited for."""
         try:

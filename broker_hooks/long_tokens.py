@@ -47,6 +47,14 @@ class LongTokenCredential:
         self._uses = uses
         self._now = now
 
+    def concerns(self, connect: Connect) -> bool:
+        """Tell whether the password has the form of a token of ours."""
+        return id_in(connect.password) is not None
+
+    def recall(self, connect: Connect) -> None:
+        """Return None: the store is asked each time whether the token is still there."""
+        del connect
+
     async def decide(self, connect: Connect) -> Decision | None:
         """Judge; None when the password has not the form of a token of ours."""
         token_id = id_in(connect.password)

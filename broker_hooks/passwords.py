@@ -22,7 +22,7 @@ from broker_hooks.rehash import Rehasher
 from broker_hooks.secrets_of import hash_of, refusal_of, singles_of
 from broker_hooks.uses import LazyUses, name_of_secret
 from broker_hooks.verified import Verdict, VerifiedCredentials
-from companion.core.model import Account, AccountSecret, Connect, Decision, Deny, Reason
+from companion.core.model import Account, AccountSecret, Allow, Connect, Decision, Deny, Reason
 from companion.core.password_hashes import Bcrypt, Single, affordable, cheap
 
 _SEVERAL_SECONDS: Final = 3600.0
@@ -54,6 +54,24 @@ class PasswordCredential:
         self._uses = uses
         self._now = now
         self._nobody = Bcrypt(bcrypt.hashpw(b"nobody", bcrypt.gensalt(cost)).decode(), cost)
+
+    def concerns(self, connect: Connect) -> bool:
+        """Tell whether there is a user name and a password."""
+        return bool(connect.username and connect.password)
+
+    def recall(self, connect: Connect) -> Allow | None:
+        """Return the yes to a password that is known to be right, for an account that is remembered."""
+        username, directory = connect.username, self._directory
+        account = directory.recall_account(username)
+        if account is None or refusal(account, self._now()) is not None:
+            return None
+        if not directory.recall_no_session(username, connect.client_id):
+            return None
+        if not self._verified.recalls(account, username, connect.password.encode()):
+            return None
+        directory.used_account()
+        self._note(account)
+        return self._granting.allow(Reason.PASSWORD, account)
 
     async def decide(self, connect: Connect) -> Decision | None:
         """Judge; None when there is no user name or no password."""

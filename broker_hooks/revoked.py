@@ -69,13 +69,19 @@ class Revoked:
         now = self._now()
         return any(self._until.get(key, 0.0) > now for key in keys)
 
+    def clears(self, connect: Connect) -> bool:
+        """Tell whether memory alone says that nobody who comes like this is revoked."""
+        return not self.some or (self._whole and not self.knows(_keys_of(connect)))
+
+    def clears_keys(self, keys: Sequence[str]) -> bool:
+        """Tell whether memory alone says that nobody with one of these keys is revoked."""
+        return not self.some or (self._whole and not self.knows(keys))
+
     async def judge(self, connect: Connect, decision: Decision) -> Decision:
         """Return the decision about a login, unless it let in who is revoked: by user name, client id or what it showed."""
         if not isinstance(decision, Allow) or not self.some:
             return decision
-        tokens = [digest_name(one) for one in (connect.password, connect.token) if one]
-        keys = keys_of(username=connect.username, client_id=connect.client_id, tokens=tokens)
-        return REVOKED if await self.refuses(keys) else decision
+        return REVOKED if await self.refuses(_keys_of(connect)) else decision
 
     def heard(self, notices: Sequence[Notice]) -> None:
         """Take word of what changed; without any notice: we listen from now on, and may have missed something before."""
@@ -141,6 +147,11 @@ class Revoked:
                     self._until[key] = found[key]
                 else:
                     self._until.pop(key, None)
+
+
+def _keys_of(connect: Connect) -> Sequence[str]:
+    tokens = [digest_name(one) for one in (connect.password, connect.token) if one]
+    return keys_of(username=connect.username, client_id=connect.client_id, tokens=tokens)
 
 
 def _add(found: dict[str, float], standing: Sequence[Standing]) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from broker_hooks.app import HooksHandler
 from broker_hooks.audit import AuditTrail
-from broker_hooks.authenticate import CredentialKind, authenticate
+from broker_hooks.authenticate import CredentialKind, authenticate, recall
 from broker_hooks.banning import Banner
 from broker_hooks.certificates import CertificateCredential
 from broker_hooks.directory import Directory
@@ -25,6 +25,7 @@ from broker_hooks.long_tokens import LongTokenCredential
 from broker_hooks.one_hop import OneHop, acl_compiler
 from broker_hooks.password_pool import PasswordPool
 from broker_hooks.passwords import PasswordCredential
+from broker_hooks.quick import Server
 from broker_hooks.recorder import Recorder
 from broker_hooks.rehash import Rehasher
 from broker_hooks.revoked import Revoked
@@ -190,6 +191,9 @@ async def running_hooks(
             # Asked last: who is revoked while a password is checked is refused too, and nobody learns of it without one.
             return await revoked.judge(connect, await authenticate(chosen, connect))
 
+        def recalled(connect: Connect) -> Decision | None:
+            return recall(chosen, connect) if revoked.clears(connect) else None
+
         intake = EventIntake(store.presence, directory.principal, trail.record)
         keyring = Keyring(keys)
         handler = HooksHandler(
@@ -201,6 +205,9 @@ async def running_hooks(
             max_body=settings.hooks_max_body,
             deadline=settings.hooks_deadline,
             complete=one_hop.complete if settings.hooks_acl else None,
+            # A login with a list of rules takes more than a look into memory.
+            recall=_nothing if settings.hooks_acl else functools.partial(guard.recall, recall=recalled),
+            recall_access=directory.recall,
             events=EventsHandler(intake, metrics, max_body=settings.hooks_max_body, deadline=settings.hooks_deadline),
             # Not one that is changed while we run: the keys of nobody must stay what they are.
             scram=_scram(settings, directory, granting, revoked, settings.credential_key.get_secret_value() or keys[0]),
@@ -218,12 +225,14 @@ async def running_hooks(
             works.append(banner.run(settings))
         await stack.enter_async_context(background(*works))
         # A query may be as long as a body: with `method = get` it is the body.
-        server = web.Server(
+        server = Server(
             handler,
+            handler.heads,
+            handler.at_once,
+            _IDLE_SECONDS,
             # Who hangs up is not worked for: what waits for a thread leaves the queue.
             handler_cancellation=True,
             access_log=None,
-            keepalive_timeout=_IDLE_SECONDS,
             lingering_time=0,
             auto_decompress=False,
             max_line_size=_HEADER_LINE_BYTES + settings.hooks_max_body,
@@ -243,12 +252,18 @@ async def running_hooks(
             ssl_context=tls,
         )
         await site.start()
+        await stack.enter_async_context(background(server.sweep()))
 
         def use_keys(keys: Sequence[str]) -> None:
             keyring.use(keys)
+            handler.heads.clear()
             guard.use(keys)
 
         yield Hooks(runner.addresses[0][1], store, settings, directory, use_keys, tls)
+
+
+def _nothing(_: Connect) -> None:
+    return None
 
 
 def _scram(

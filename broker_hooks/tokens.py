@@ -14,6 +14,7 @@ import secrets
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import jwt
@@ -24,12 +25,20 @@ from broker_hooks.granting import Granting
 from broker_hooks.revoked import REVOKED, Revoked
 from broker_hooks.token_claims import Claims, Reading
 from broker_hooks.token_keyset import KeySet
-from companion.core.model import Connect, Decision, Deny, Reason, Session
+from companion.core.model import Account, Allow, Connect, Decision, Deny, Reason, Session
 from companion.core.revocations import digest_name, jti_name, keys_of
 from companion.metrics import Metrics
 
 _DOTS: Final = 2
 _CLAIMS_BYTES: Final = 700
+
+
+@dataclass(slots=True)
+class _Verified:
+    """A token whose signature is known to be good, and the session that was begun with it last: mostly the next is the same."""
+
+    claims: Claims
+    session: Session | None = None
 
 
 class TokenCredential:
@@ -65,19 +74,19 @@ class TokenCredential:
         self._found_in = found_in
         self._granting = granting
         self._now = now
-        self._verified: Cache[bytes, Claims] = Cache("token", entries, seconds, metrics, size=size, weigh=_weight)
+        self._verified: Cache[bytes, _Verified] = Cache("token", entries, seconds, metrics, size=size, weigh=_weight)
         self._digest_key = secrets.token_bytes(32)
         keys.when_changed(self._verified.clear)
 
     async def decide(self, connect: Connect) -> Decision | None:
         """Judge; None when there is nothing that looks like a token, or no key is configured."""
-        token = connect.password if self._found_in == "password" else connect.token
-        if not self._keys or not _looks_like_token(token):
+        if not self.concerns(connect):
             return None
-        claims = await self._claims(token)
-        if isinstance(claims, Deny):
-            return claims
-        now = self._now()
+        token = self._token(connect)
+        verified = await self._known(token)
+        if isinstance(verified, Deny):
+            return verified
+        claims, now = verified.claims, self._now()
         if claims.exp + self._leeway <= now:
             return Deny(Reason.TOKEN_EXPIRED)
         refused = self._mismatch(connect, claims) or self._reading.refusal(claims, connect)
@@ -87,33 +96,71 @@ class TokenCredential:
         refused = refusal(account, now) if account else None
         if refused:
             return refused
-        if self._revoked.some:
-            # By the user name and what was sent it is looked for with every login; these only the token tells.
-            named = keys_of(
-                username=claims.principal, session=claims.session, tokens=[claims.jti and jti_name(claims.jti)]
-            )
-            if await self._revoked.refuses(named):
-                return REVOKED
+        # By the user name and what was sent it is looked for with every login; these only the token tells.
+        if self._revoked.some and await self._revoked.refuses(_keys_of(claims)):
+            return REVOKED
+        session = self._session(connect, verified, token, now)
+        await self._directory.start_session(session)
+        return self._allow(account, claims, session)
+
+    def concerns(self, connect: Connect) -> bool:
+        """Tell whether there is something that looks like a token, and a key to verify it with."""
+        return bool(self._keys) and _looks_like_token(self._token(connect))
+
+    def recall(self, connect: Connect) -> Allow | None:
+        """Return the yes to a token that was verified, whose session was begun."""
+        now, token = self._now(), self._token(connect)
+        verified = self._verified.recall(self._digest(token))
+        if verified is None or verified.claims.exp + self._leeway <= now:
+            return None
+        claims = verified.claims
+        if self._mismatch(connect, claims) or self._reading.refusal(claims, connect):
+            return None
+        known, account = self._directory.recall_principal(claims.principal)
+        if not known or (account is not None and refusal(account, now) is not None):
+            return None
+        if self._revoked.some and not self._revoked.clears_keys(_keys_of(claims)):
+            return None
+        session = self._session(connect, verified, token, now)
+        if not self._directory.recall_session(session):
+            return None
+        self._verified.used()
+        self._directory.used_account()
+        return self._allow(account, claims, session)
+
+    def _token(self, connect: Connect) -> str:
+        return connect.password if self._found_in == "password" else connect.token
+
+    def _session(self, connect: Connect, verified: _Verified, token: str, now: float) -> Session:
+        claims, known = verified.claims, verified.session
         # EMQX refuses a login whose expire_at has passed; within the leeway the end is that of the leeway.
-        expires_at = claims.exp if claims.exp > now + 1 else claims.exp + self._leeway
-        await self._directory.start_session(
-            Session(
-                connect.username,
-                connect.client_id,
-                claims.principal,
-                claims.session,
-                expires_at,
-                claims.subject,
-                claims.scope,
-                claims.groups,
-                claims.tenant,
-                claims.jti,
-                digest_name(token),
-                claims.acl,
-            )
+        ends = claims.exp if claims.exp > now + 1 else claims.exp + self._leeway
+        if (
+            known is not None
+            and known.client_id == connect.client_id
+            and known.username == connect.username
+            and known.expires_at == ends
+        ):
+            return known
+        verified.session = Session(
+            connect.username,
+            connect.client_id,
+            claims.principal,
+            claims.session,
+            ends,
+            claims.subject,
+            claims.scope,
+            claims.groups,
+            claims.tenant,
+            claims.jti,
+            digest_name(token),
+            claims.acl,
         )
+        return verified.session
+
+    def _allow(self, account: Account | None, claims: Claims, session: Session) -> Allow:
         return self._granting.allow(
-            Reason.TOKEN, account, ends=expires_at, claimed=claims.attrs, superuser=claims.superuser
+            Reason.TOKEN, account, ends=session.expires_at, claimed=claims.attrs, superuser=claims.superuser
         )
 
     def _mismatch(self, connect: Connect, claims: Claims) -> Deny | None:
@@ -126,16 +173,21 @@ class TokenCredential:
                 return Deny(Reason.WRONG_CLIENT_ID, detail="the client id is not {session}:{random}")
         return None
 
-    async def _claims(self, token: str) -> Claims | Deny:
-        digest = hashlib.blake2b(token.encode(), key=self._digest_key, digest_size=32).digest()
+    async def _known(self, token: str) -> _Verified | Deny:
+        digest = self._digest(token)
         known = self._verified.get(digest)
         if known is not None:
             return known
         epoch = self._verified.epoch
         claims = await self._verify(token)
-        if isinstance(claims, Claims):
-            self._verified.put(digest, claims, epoch)
-        return claims
+        if isinstance(claims, Deny):
+            return claims
+        verified = _Verified(claims)
+        self._verified.put(digest, verified, epoch)
+        return verified
+
+    def _digest(self, token: str) -> bytes:
+        return hashlib.blake2b(token.encode(), key=self._digest_key, digest_size=32).digest()
 
     async def _verify(self, token: str) -> Claims | Deny:
         try:
@@ -177,8 +229,14 @@ class TokenCredential:
         )
 
 
-def _weight(claims: Claims) -> int:
-    """Estimate the bytes of what is remembered of a token."""
+def _keys_of(claims: Claims) -> Sequence[str]:
+    """Return the keys under which a token may be revoked that only itself tells."""
+    return keys_of(username=claims.principal, session=claims.session, tokens=[claims.jti and jti_name(claims.jti)])
+
+
+def _weight(verified: _Verified) -> int:
+    """Estimate the bytes of what is remembered of a token; the session is the one that the directory remembers."""
+    claims = verified.claims
     return _CLAIMS_BYTES + len(claims.acl) + len(claims.scope) + len(claims.principal)
 
 

@@ -105,6 +105,13 @@ class VerifiedCredentials:
         """Tell whether this password of this account is known to be right, here and now: most logins need no more than that."""
         return self._right.get(self._mark(account, username, password)[:_MARK_HALF]) is not None
 
+    def recalls(self, account: Account, username: str, password: bytes) -> bool:
+        """Tell the same; only a yes counts as a look."""
+        known = self._right.recall(self._mark(account, username, password)[:_MARK_HALF]) is not None
+        if known:
+            self._right.used()
+        return known
+
     async def refusal(
         self,
         account: Account | None,

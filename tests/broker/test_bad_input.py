@@ -13,7 +13,7 @@ import pytest
 from companion.settings import Role
 from tests.support.bad_bodies import MEGABYTES_10, NOT_HTTP, NOT_JSON, OTHER_VALUES, SECRET, TOO_LARGE, chunked
 from tests.support.eventually import eventually
-from tests.support.raw_http import Answer, exchange, request
+from tests.support.raw_http import Answer, connected, exchange, request
 from tests.support.service import HOOK_KEY, OPS_KEY, Service, account_of, serving
 
 HOOKS = ("/mqtt/auth", "/mqtt/authz")
@@ -142,8 +142,15 @@ async def test_not_http(service: Service, name: str) -> None:
         (service.hooks_port, "/mqtt/authz", HOOK_KEY),
         (service.running.ops_port, "/changes", OPS_KEY),
     ):
-        answer: Answer = await exchange(port, NOT_HTTP[name](path, key))
-        assert answer.status == 400
+        async with connected(port) as connection:
+            await connection.send(NOT_HTTP[name](path, key))
+            answer: Answer = await connection.answer()
+            if answer.status == 200 and name == "a body that is longer than it says":
+                # As far as it says, it is a request, which the hooks answer; only the next one is none.
+                assert answer.json() == {"result": "deny"}
+                answer = await connection.answer()
+            assert answer.status == 400
+            assert await connection.ended()
 
 
 # Changes
