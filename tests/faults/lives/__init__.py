@@ -1,0 +1,1 @@
+"""Lives of jobs and services that end at a step, each in a process of its own: `python -m tests.faults.lives`."""
