@@ -26,6 +26,7 @@ from companion.stores.embedded import EmbeddedStore
 from companion.stores.production import ProductionStore
 from maintenance.job import Job
 from maintenance.records import request_of
+from tests.conftest import Note
 from tests.support.mongo import mongo_server
 from tests.support.production import settings_of
 from tests.support.redis import redis_server
@@ -161,12 +162,19 @@ async def places(folder: Path, **settings: object) -> AsyncIterator[Sequence[Pla
 
 
 async def kill_at_every_step(
-    births: Nursery, kind: str, cases: Sequence[Case], *, exact: bool = True
+    folder: Path, note: Note, kind: str, cases: Sequence[Case], *, exact: bool = True
 ) -> tuple[int, int]:
     """Kill at each step of an undisturbed life, in turn, in all cases at once; return how many steps and kills there were.
 
     Where lives are not `exact`, because they wait for others, one may be over before it comes to the step.
     """
+    async with nursery(folder) as births:
+        steps, kills = await _kill_at_every_step(births, kind, cases, exact=exact)
+    note(f"{kind}: {kills} kills at {steps} steps")
+    return steps, kills
+
+
+async def _kill_at_every_step(births: Nursery, kind: str, cases: Sequence[Case], *, exact: bool) -> tuple[int, int]:
     steps = await births.life(kind, await cases[0].prepare())
     assert steps is not None
     await cases[0].check(undisturbed=True)

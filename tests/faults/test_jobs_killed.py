@@ -15,7 +15,7 @@ from maintenance.archive.folder import Folder
 from maintenance.archive.target import Target, target_of
 from maintenance.cleaner import Cleaner
 from tests.conftest import Note
-from tests.faults.killing import PARALLEL, Folders, kill_at_every_step, nursery
+from tests.faults.killing import PARALLEL, Folders, kill_at_every_step
 from tests.support.s3 import KEY, SECRET, BucketOfTest, new_bucket
 
 DAY: Final = 86_400_000
@@ -86,20 +86,16 @@ class CleaningIntoStorage(Cleaning):
 @pytest.mark.timeout(280)
 async def test_the_cleaner(tmp_path: Path, note: Note) -> None:
     """Killed before and after each of its steps, in turn: the next life comes to the same end as an undisturbed run."""
-    async with nursery(tmp_path) as births:
-        cases = [Cleaning(tmp_path / f"{n}") for n in range(PARALLEL)]
-        steps, kills = await kill_at_every_step(births, "cleaner-folder", cases)
-    note(f"{kills} kills at {steps} steps")
+    cases = [Cleaning(tmp_path / f"{n}") for n in range(PARALLEL)]
+    steps, _ = await kill_at_every_step(tmp_path, note, "cleaner-folder", cases)
     assert steps > 40
 
 
 @pytest.mark.timeout(280)
 async def test_the_cleaner_with_storage(tmp_path: Path, note: Note) -> None:
     """The same with its archives in S3-compatible storage: around every request that writes, and around the removal."""
-    async with nursery(tmp_path) as births:
-        cases = [CleaningIntoStorage(tmp_path / f"{n}") for n in range(PARALLEL)]
-        # Where the storage is slow a lease may end meanwhile, and the run goes on in other steps.
-        steps, kills = await kill_at_every_step(births, "cleaner-storage", cases, exact=False)
-    note(f"{kills} kills at {steps} steps")
+    cases = [CleaningIntoStorage(tmp_path / f"{n}") for n in range(PARALLEL)]
+    # Where the storage is slow a lease may end meanwhile, and the run goes on in other steps.
+    steps, kills = await kill_at_every_step(tmp_path, note, "cleaner-storage", cases, exact=False)
     assert steps > 12
     assert kills > steps / 2

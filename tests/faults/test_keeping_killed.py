@@ -17,7 +17,7 @@ from maintenance.anonymizer import Anonymizer
 from maintenance.housekeeping import Housekeeping
 from maintenance.records import request_of
 from tests.conftest import Note
-from tests.faults.killing import PARALLEL, Folders, Place, kill_at_every_step, nursery, places
+from tests.faults.killing import PARALLEL, Folders, Place, kill_at_every_step, places
 
 DAY: Final = 86_400_000
 RECORDS: Final = 2
@@ -125,18 +125,15 @@ class Anonymizing:
 @pytest.mark.timeout(280)
 async def test_housekeeping(tmp_path: Path, note: Note) -> None:
     """Killed before and after each of its steps, in turn: the next life comes to the same end as an undisturbed run."""
-    async with nursery(tmp_path) as births:
-        cases = [Keeping(tmp_path / f"{n}") for n in range(PARALLEL)]
-        steps, kills = await kill_at_every_step(births, "housekeeping", cases)
-    note(f"{kills} kills at {steps} steps")
+    cases = [Keeping(tmp_path / f"{n}") for n in range(PARALLEL)]
+    steps, _ = await kill_at_every_step(tmp_path, note, "housekeeping", cases)
     assert steps > 40
 
 
 @pytest.mark.timeout(280)
 async def test_the_anonymizer(tmp_path: Path, note: Note) -> None:
     """The same, also within its transactions."""
-    async with places(tmp_path) as found, nursery(tmp_path) as births:
+    async with places(tmp_path) as found:
         cases = [Anonymizing(place) for place in found]
-        steps, kills = await kill_at_every_step(births, "anonymizer", cases)
-    note(f"{kills} kills at {steps} steps")
+        steps, _ = await kill_at_every_step(tmp_path, note, "anonymizer", cases)
     assert steps > 40

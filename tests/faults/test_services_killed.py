@@ -23,7 +23,7 @@ from companion.stores.mongo.runs import MongoRuns
 from maintenance.mirror_reconcile import MirrorReconcile
 from maintenance.records import request_of
 from tests.conftest import Note
-from tests.faults.killing import PARALLEL, PATIENCE, Place, kill_at_every_step, nursery, places
+from tests.faults.killing import PARALLEL, PATIENCE, Place, kill_at_every_step, places
 from tests.support.mirroring import Mirrored, mirrored, tables_of
 from tests.support.mongo import mongo_server
 from tests.support.redis import debian_redis, shared_server
@@ -99,19 +99,16 @@ async def _forget(store: Any) -> None:
 
 async def test_the_observer_embedded(tmp_path: Path, note: Note) -> None:
     """Killed before and after each of its steps, in turn: whoever counts next ends with the same counters."""
-    async with nursery(tmp_path) as births:
-        cases = [CountingEmbedded(tmp_path / f"{n}") for n in range(PARALLEL)]
-        steps, kills = await kill_at_every_step(births, "observer-embedded", cases, exact=False)
-    note(f"{kills} kills at {steps} steps")
+    cases = [CountingEmbedded(tmp_path / f"{n}") for n in range(PARALLEL)]
+    _, kills = await kill_at_every_step(tmp_path, note, "observer-embedded", cases, exact=False)
     assert kills > 25
 
 
 async def test_the_observer(tmp_path: Path, note: Note) -> None:
     """The same between Redis and MongoDB."""
-    async with places(tmp_path, **COUNTING) as found, nursery(tmp_path) as births:
+    async with places(tmp_path, **COUNTING) as found:
         cases = [CountingProduction(place) for place in found]
-        steps, kills = await kill_at_every_step(births, "observer-production", cases, exact=False)
-    note(f"{kills} kills at {steps} steps")
+        _, kills = await kill_at_every_step(tmp_path, note, "observer-production", cases, exact=False)
     assert kills > 30
 
 
@@ -215,10 +212,9 @@ async def _houses(folder: Path, count: int) -> AsyncIterator[Sequence[tuple[Mirr
 @pytest.mark.timeout(280)
 async def test_the_watcher(tmp_path: Path, note: Note) -> None:
     """While it builds the mirror and while it follows: whoever keeps it next makes of it what it has to be."""
-    async with _houses(tmp_path, PARALLEL) as houses, nursery(tmp_path) as births:
+    async with _houses(tmp_path, PARALLEL) as houses:
         cases = [Watching(house, settings) for house, settings in houses]
-        steps, kills = await kill_at_every_step(births, "watcher", cases, exact=False)
-    note(f"{kills} kills at {steps} steps")
+        _, kills = await kill_at_every_step(tmp_path, note, "watcher", cases, exact=False)
     assert kills > 40
 
 
@@ -231,7 +227,6 @@ async def test_reconciliation(*, rebuild: bool, tmp_path: Path, note: Note, monk
     monkeypatch.setattr(stream, "_PATIENCE_SECONDS", 0.25)
     async with contextlib.AsyncExitStack() as stack:
         houses = await stack.enter_async_context(_houses(tmp_path, PARALLEL))
-        births = await stack.enter_async_context(nursery(tmp_path))
         cases = []
         for house, settings in houses:
             await house.users.insert_many(
@@ -239,6 +234,5 @@ async def test_reconciliation(*, rebuild: bool, tmp_path: Path, note: Note, monk
             )
             await stack.enter_async_context(house.following())
             cases.append(Reconciling(house, settings, rebuild=rebuild))
-        steps, kills = await kill_at_every_step(births, "mirror-reconcile", cases, exact=False)
-    note(f"{kills} kills at {steps} steps")
+        _, kills = await kill_at_every_step(tmp_path, note, "mirror-reconcile", cases, exact=False)
     assert kills > 20
