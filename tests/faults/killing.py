@@ -175,9 +175,9 @@ async def kill_at_every_step(
 
 
 async def _kill_at_every_step(births: Nursery, kind: str, cases: Sequence[Case], *, exact: bool) -> tuple[int, int]:
-    steps = await births.life(kind, await cases[0].prepare())
-    assert steps is not None
-    await cases[0].check(undisturbed=True)
+    # A renewal of a lease is a step too: a life that happens to be slow has more of them than others.
+    undisturbed = await asyncio.gather(*(_undisturbed(births, kind, case) for case in cases))
+    least, steps = min(undisturbed), max(undisturbed)
     waiting, kills = iter(range(1, steps + 1)), 0
 
     async def some(case: Case) -> None:
@@ -193,7 +193,15 @@ async def _kill_at_every_step(births: Nursery, kind: str, cases: Sequence[Case],
             except AssertionError as problem:
                 raise AssertionError(f"step {at} of {steps}, {killed=}: {problem}") from problem
             # Only now: where a life has ended otherwise, the check says how.
-            assert killed or not exact, f"not killed at step {at} of {steps}"
+            assert killed or not exact or at > least, f"not killed at step {at} of {steps}"
 
     await asyncio.gather(*map(some, cases))
     return steps, kills
+
+
+async def _undisturbed(births: Nursery, kind: str, case: Case) -> int:
+    """Live once without being killed; return how many steps there were."""
+    steps = await births.life(kind, await case.prepare())
+    assert steps is not None
+    await case.check(undisturbed=True)
+    return steps
