@@ -27,6 +27,7 @@ from companion.stores.production import ProductionStore
 from maintenance.job import Job
 from maintenance.records import request_of
 from tests.conftest import Note
+from tests.support.emqx import Emqx, options
 from tests.support.mongo import mongo_server
 from tests.support.production import settings_of
 from tests.support.redis import redis_server
@@ -78,6 +79,31 @@ class Folders:
         assert run is not None
         assert run.state is RunState.DONE, run
         return run
+
+
+class BesideEmqx(Folders):
+    """The same, and the broker that it concerns, which knows of nobody at the beginning."""
+
+    def __init__(self, folder: Path, emqx: Emqx) -> None:
+        super().__init__(folder)
+        self.emqx = emqx
+
+    def begin(self) -> int:
+        self.emqx.forget()
+        return super().begin()
+
+    def settings(self, **more: object) -> Mapping[str, Any]:
+        return {"data_dir": self.data, **options(self.emqx.url, emqx_timeout=20.0), **more}
+
+
+@contextlib.asynccontextmanager
+async def brokers() -> AsyncIterator[Sequence[Emqx]]:
+    """Serve the API of a broker for each case."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = [Emqx() for _ in range(PARALLEL)]
+        for emqx in found:
+            await stack.enter_async_context(emqx.serving())
+        yield found
 
 
 class Nursery:

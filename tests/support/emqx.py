@@ -17,7 +17,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from aiohttp import web
-from pydantic import SecretStr
 
 FIXTURE: Final = Path(__file__).parents[1] / "fixtures" / "emqx-5.8.9-rest.jsonl"
 KEY, SECRET = "key", "the-secret-of-the-api"
@@ -84,6 +83,12 @@ class Emqx:
     def connect(self, client_id: str, username: str, **more: Any) -> None:
         """Let a client be there."""
         self.clients[client_id] = Connected(username, **more)
+
+    def forget(self) -> None:
+        """Have nobody there and nobody banned, and be as if it had never been asked."""
+        for kept in (self.clients, self.banned, self.asked, self.kicked):
+            kept.clear()
+        self.caches_reset = 0
 
     @contextlib.asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator[str]:
@@ -193,11 +198,11 @@ def authorization(secret: str) -> str:
 
 
 def options(url: str, **more: Any) -> dict[str, Any]:
-    """Return the settings that lead here."""
+    """Return the settings that lead here, as they would be read from a file."""
     return {
         "emqx_url": url,
-        "emqx_api_key": SecretStr(KEY),
-        "emqx_api_secret": SecretStr(SECRET),
+        "emqx_api_key": KEY,
+        "emqx_api_secret": SECRET,
         "emqx_timeout": 10.0,
         **more,
     }

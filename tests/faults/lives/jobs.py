@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pymongo.asynchronous.collection import AsyncCollection
 
+from companion.emqx_api import EmqxApi
 from companion.metrics import Metrics
 from companion.settings import Settings
 from companion.stores.embedded.audits import EmbeddedAudits
@@ -27,7 +28,7 @@ from companion.stores.mongo.watcher import MongoWatcher
 from companion.stores.opening import open_store
 from companion.stores.redis.leases import RedisLeases
 from companion.stores.redis.mirror import RedisMirror
-from maintenance import anonymizer, engine, housekeeping, mirror_reconcile
+from maintenance import anonymizer, audit_check, engine, housekeeping, mirror_reconcile, roots, sessions_reconcile
 from maintenance.archive import bucket, folder, s3
 from maintenance.catalogue import load_jobs
 from maintenance.job import Job
@@ -108,6 +109,21 @@ JOBS: Final[Mapping[str, Life]] = {
             (EmbeddedCheckpoints, ("load",)),
         ),
         {**_ENGINE, (housekeeping, "_BATCH"): 2},
+    ),
+    "sessions-reconcile": Life(
+        run_what_waits,
+        (*_EMBEDDED, (EmbeddedAudits, ("append",)), (EmqxApi, ("_once",))),
+        {**_ENGINE, (sessions_reconcile, "_KICKS"): 2},
+    ),
+    "auditor": Life(
+        run_what_waits,
+        (
+            *_EMBEDDED,
+            (EmbeddedAudits, ("chains", "entries", "seals", "add_seal", "forget_salts")),
+            (roots, ("append",)),
+            (os, ("fsync",)),
+        ),
+        {**_ENGINE, (audit_check, "_ENTRIES"): 5},
     ),
     "anonymizer": Life(
         run_what_waits,

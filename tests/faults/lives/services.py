@@ -10,13 +10,18 @@ from typing import Final
 
 from pymongo.asynchronous.collection import AsyncCollection
 
+from companion.background import background
 from companion.core.ports import Store
+from companion.emqx_api import EmqxApi
 from companion.leadership import Leadership
 from companion.metrics import Metrics
 from companion.settings import Settings
 from companion.stores.embedded import observed
+from companion.stores.embedded.audits import EmbeddedAudits
 from companion.stores.embedded.leases import EmbeddedLeases
+from companion.stores.embedded.notices import EmbeddedNotices
 from companion.stores.embedded.observed import TableObserved
+from companion.stores.embedded.revocations import EmbeddedRevocations
 from companion.stores.embedded.stats import EmbeddedStatistics
 from companion.stores.mongo import following, stream
 from companion.stores.mongo.checkpoints import MongoCheckpoints
@@ -31,8 +36,10 @@ from companion.stores.redis.leases import RedisLeases
 from companion.stores.redis.mirror import RedisMirror
 from companion.stores.redis.stats import RedisTally
 from maintenance import observer as observing
+from maintenance import revoker
 from maintenance.mirroring import Mirroring
 from maintenance.observer import Observer
+from maintenance.revoking import Revoking, opened_api
 from tests.faults.lives.life import END_SECONDS, LEASE_SECONDS, LEASES, LIFE_SECONDS, Life, looking
 from tests.support.eventually import eventually
 
@@ -101,6 +108,19 @@ async def _edit(watcher: MongoWatcher) -> None:
     await users.update_one({"_id": "new"}, {"$set": {"username": "somebody", "password": "x"}}, upsert=True)
 
 
+async def revoke_what_waits(settings: Settings) -> None:
+    """Do what is left to do about revocations until nothing is."""
+    metrics = Metrics()
+    async with open_store(settings) as store, opened_api(settings, metrics) as api:
+
+        async def nothing_waits() -> bool:
+            return (await store.revocations.waiting()).count == 0
+
+        revoking = Revoking(store, api, settings, metrics, f"life {os.getpid()}")
+        async with background(revoking.run(), finish=revoking.finish):
+            await eventually(nothing_waits, LIFE_SECONDS, "nothing is left to do")
+
+
 SERVICES: Final[Mapping[str, Life]] = {
     "observer-embedded": Life(
         count_what_is_there,
@@ -132,5 +152,16 @@ SERVICES: Final[Mapping[str, Life]] = {
             (following, ("read_range",)),
         ),
         {(following, "_BEAT_SECONDS"): 0.1, (following, "_PUT"): 2, (stream, "_PATIENCE_SECONDS"): 0.1},
+    ),
+    "revoker": Life(
+        revoke_what_waits,
+        (
+            (EmbeddedLeases, LEASES),
+            (EmbeddedRevocations, ("claim", "note")),
+            (EmbeddedNotices, ("announce",)),
+            (EmbeddedAudits, ("append",)),
+            (EmqxApi, ("_once",)),
+        ),
+        {(revoker, "LOOK_SECONDS"): 0.02},
     ),
 }
