@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import random
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
@@ -20,6 +19,7 @@ import msgspec
 import structlog
 
 from companion.core.errors import CompanionError, Fenced
+from companion.core.moments import iso
 from companion.core.ports import Presence
 from companion.core.presence import Present
 from companion.core.presence_topics import topic_of
@@ -121,12 +121,11 @@ class PresenceTopics:
     def _message(self, topic: str, members: Sequence[Present]) -> Message:
         online = [one for one in members if one.online]
         at = max((one.changed_at for one in members), default=0)
-        moment = dt.datetime.fromtimestamp(at / 1000, dt.UTC).isoformat(timespec="milliseconds")
         status = "online" if online else "offline"
         body: Mapping[str, object] = {
             "status": status,
             "connections": len(online),
-            "at": moment.replace("+00:00", "Z"),
+            "at": iso(at),
         }
         expiry = None if online or not self._expiry else self._expiry
         payload = msgspec.json.encode(body)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from companion.core.errors import Invalid
+from companion.core.moments import iso
 from companion.core.presence import Present
 
 FIELDS: Final = ("principal", "client", "state", "after", "limit")
@@ -53,8 +53,8 @@ def shown(present: Sequence[Present]) -> list[dict[str, Any]]:
             "principal": one.principal,
             "username": one.username,
             "online": one.online,
-            "connected_at": _iso(one.connected_at or None),
-            "disconnected_at": _iso(one.disconnected_at),
+            "connected_at": iso(one.connected_at) if one.connected_at else None,
+            "disconnected_at": None if one.disconnected_at is None else iso(one.disconnected_at),
             "reason": one.reason,
             "peer": one.peer,
             "node": one.node,
@@ -64,9 +64,3 @@ def shown(present: Sequence[Present]) -> list[dict[str, Any]]:
         }
         for one in present
     ]
-
-
-def _iso(at: int | None) -> str | None:
-    if at is None:
-        return None
-    return dt.datetime.fromtimestamp(at / 1000, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

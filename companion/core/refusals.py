@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from companion.core.errors import Invalid
 from companion.core.model import Audit
+from companion.core.moments import iso
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -70,12 +71,8 @@ def shown(found: Iterable[Refusal]) -> list[dict[str, Any]]:
             "topic": one.topic,
             "rule": one.rule,
             "count": one.count,
-            "first": _iso(one.first),
-            "last": _iso(one.last),
+            "first": iso(one.first),
+            "last": iso(one.last),
         }
         for one in found
     ]
-
-
-def _iso(at: int) -> str:
-    return dt.datetime.fromtimestamp(at / 1000, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

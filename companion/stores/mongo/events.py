@@ -17,6 +17,7 @@ from bson import Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
 from companion.core.model import Change, ChangeOp
+from companion.core.moments import iso_of
 
 Event = Mapping[str, Any]
 
@@ -99,14 +100,10 @@ def json_of(value: Any) -> Any:  # noqa: ANN401 - any BSON becomes any JSON
     return str(value)
 
 
-def _iso(value: dt.datetime) -> str:
-    return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 _PLAIN: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
     (int, int),  # also Int64
     (float, lambda value: value if math.isfinite(value) else None),
-    (dt.datetime, _iso),
+    (dt.datetime, iso_of),
     (DatetimeMS, int),
     (Timestamp, lambda value: value.time * 1000),
     (bytes, lambda value: base64.b64encode(value).decode()),  # also Binary
