@@ -6,7 +6,7 @@ What is made for every single request is a named tuple, which takes a third of t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -183,6 +183,10 @@ class Account:
     superuser: bool = False
     certificates: tuple[str, ...] = ()
     scram: str = field(default="", repr=False)
+
+
+ACCOUNT_FIELDS: Final = tuple(one.name for one in fields(Account) if one.name not in {"rules", "foreign"})
+"""Those that stores of ours keep of an account, by their names there."""
 
 
 @dataclass(frozen=True, slots=True)

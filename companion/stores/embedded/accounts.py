@@ -8,33 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from companion.core.errors import Invalid
-from companion.core.model import MAX_SECRETS, Account, AccountSecret, Kind
+from companion.core.model import ACCOUNT_FIELDS, MAX_SECRETS, Account, AccountSecret, Kind
 from companion.core.revocations import Cause
 from companion.stores.embedded.account_changes import note_change
 from companion.stores.embedded.database import Database
 
-_NAMES: Final = (
-    "username",
-    "kind",
-    "principal",
-    "password_hash",
-    "disabled",
-    "expires_at",
-    "subjects",
-    "groups",
-    "tenant",
-    "secrets",
-    "attributes",
-    "superuser",
-    "certificates",
-    "scram",
-)
-_COLUMNS: Final = ", ".join(_NAMES)
-_MARKS: Final = ", ".join("?" for _ in _NAMES)
+_COLUMNS: Final = ", ".join(ACCOUNT_FIELDS)
+_MARKS: Final = ", ".join(f":{name}" for name in ACCOUNT_FIELDS)
 
 
 def _account(row: tuple[Any, ...]) -> Account:
-    one = dict(zip(_NAMES, row, strict=True))
+    one = dict(zip(ACCOUNT_FIELDS, row, strict=True))
     return Account(
         one["username"],
         Kind(one["kind"]),
@@ -51,6 +35,25 @@ def _account(row: tuple[Any, ...]) -> Account:
         certificates=tuple(json.loads(one["certificates"])),
         scram=one["scram"],
     )
+
+
+def _row(account: Account) -> Mapping[str, object]:
+    return {
+        "username": account.username,
+        "kind": account.kind.value,
+        "principal": account.principal,
+        "password_hash": account.password_hash,
+        "disabled": int(account.disabled),
+        "expires_at": account.expires_at,
+        "subjects": "\n".join(account.subjects),
+        "groups": as_text(account.groups),
+        "tenant": account.tenant,
+        "secrets": _text(account.secrets),
+        "attributes": json.dumps(dict(account.attributes), ensure_ascii=False),
+        "superuser": int(account.superuser),
+        "certificates": json.dumps(account.certificates, ensure_ascii=False),
+        "scram": account.scram,
+    }
 
 
 def as_text(names: Sequence[str]) -> str:
@@ -93,24 +96,8 @@ class EmbeddedAccounts:
 
         def job(connection: sqlite3.Connection) -> None:
             for account in accounts:
-                row = (
-                    account.username,
-                    account.kind.value,
-                    account.principal,
-                    account.password_hash,
-                    int(account.disabled),
-                    account.expires_at,
-                    "\n".join(account.subjects),
-                    as_text(account.groups),
-                    account.tenant,
-                    _text(account.secrets),
-                    json.dumps(dict(account.attributes), ensure_ascii=False),
-                    int(account.superuser),
-                    json.dumps(account.certificates, ensure_ascii=False),
-                    account.scram,
-                )
                 try:
-                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", row)
+                    connection.execute(f"INSERT INTO accounts ({_COLUMNS}) VALUES ({_MARKS})", _row(account))
                 except sqlite3.IntegrityError:
                     raise Invalid("username", account.username, "a user name that does not exist yet") from None
 

@@ -16,30 +16,13 @@ import structlog
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from companion.core.errors import Invalid
-from companion.core.model import MAX_SECRETS, Account, AccountSecret, Kind
+from companion.core.model import ACCOUNT_FIELDS, MAX_SECRETS, Account, AccountSecret, Kind
 from companion.stores.mongo.client import MongoClient
 
 log = structlog.get_logger("companion.stores.mongo")
 
 COLLECTION: Final = "mqtt_accounts"
-FIELDS: Final = frozenset(
-    {
-        "username",
-        "kind",
-        "principal",
-        "password_hash",
-        "disabled",
-        "expires_at",
-        "subjects",
-        "groups",
-        "tenant",
-        "secrets",
-        "attributes",
-        "superuser",
-        "certificates",
-        "scram",
-    }
-)
+FIELDS: Final = frozenset(ACCOUNT_FIELDS)
 _BATCH_SECONDS: Final = 10.0
 
 
