@@ -8,7 +8,6 @@ does not change the ratios. The constant handler is sent the requests for publis
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import tempfile
@@ -20,6 +19,7 @@ from typing import Final
 
 from benchmarks import _storm_load, _traffic
 from benchmarks._load import Exchange, Load, Result, run
+from benchmarks._options import load_options
 from benchmarks._processes import Server, metric, server
 from benchmarks._report import print_json, print_table, ratio
 from benchmarks._storm_load import Storm
@@ -59,7 +59,7 @@ class _Subject:
 
 def main() -> None:
     """Measure and print."""
-    options = _options()
+    options = load_options(__doc__, connections=32, seconds=3.0)
     # As Ctrl-C does: leave by the way that stops the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="companion-bench-") as folder, contextlib.ExitStack() as stack:
@@ -103,15 +103,6 @@ def main() -> None:
             | {f"ratio_{name}": ratios[name] for name in _PRODUCT}
             | {f"{name}_audits_dropped": count for name, count in dropped.items()}
         )
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
-    parser.add_argument("--connections", type=int, default=32, help="connections, one request in flight on each")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
-    return parser.parse_args()
 
 
 def _rates(results: Iterable[Result]) -> list[float]:

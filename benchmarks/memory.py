@@ -7,7 +7,6 @@ process before and after is compared with the estimate by which the caches are b
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import _traffic
+from benchmarks._options import parser_of
 from benchmarks._report import print_json, print_table
 from broker_hooks.directory import Directory
 from broker_hooks.granting import Granting
@@ -38,9 +38,8 @@ _MEGABYTE: Final = 1e6
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--principals", type=int, default=100_000, help="devices that are remembered")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="companion-bench-") as folder:
         run(_measure(Path(folder), options.principals, as_json=options.json))

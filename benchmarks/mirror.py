@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from benchmarks._options import parser_of
 from benchmarks._report import print_json, print_table, ratio
 from companion.account_sources import ACCOUNTS_LIKE, AccountSource
 from companion.core.model import Lookup, Rebuild
@@ -216,12 +217,10 @@ async def _lookups(accounts: Accounts, options: argparse.Namespace) -> _Round:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn")
+    parser = parser_of(__doc__, rounds=5)
     parser.add_argument("--people", type=int, default=2000, help="accounts that are mirrored")
     parser.add_argument("--lookups", type=int, default=300, help="look-ups of one measurement")
     parser.add_argument("--concurrency", type=int, default=16, help="look-ups under way at once")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     return parser.parse_args()
 
 

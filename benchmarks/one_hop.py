@@ -8,7 +8,6 @@ session does that logs in once and uses sixteen topics, each asked about once: t
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import tempfile
@@ -21,6 +20,7 @@ import msgspec
 
 from benchmarks import _traffic
 from benchmarks._load import Exchange, Load, Result, run
+from benchmarks._options import load_options
 from benchmarks._processes import Server, metric, server
 from benchmarks._report import print_json, print_table, ratio
 from companion.core.acl import NotExact, compile_acl
@@ -33,7 +33,7 @@ _TITLES: Final = {"login": "login", "login_with_list": "login with a list", "acc
 
 def main() -> None:
     """Measure and print."""
-    options = _options()
+    options = load_options(__doc__, connections=32, seconds=3.0)
     # As Ctrl-C does: leave by the way that stops the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="companion-bench-") as folder, contextlib.ExitStack() as stack:
@@ -100,15 +100,6 @@ def _measured(running: Server, exchanges: Sequence[Exchange], connections: int, 
 def _session(results: Mapping[str, Result]) -> float:
     """Return what a session takes of the server when the broker asks, in microseconds."""
     return results["login"].server_microseconds + _TOPICS * results["access"].server_microseconds
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
-    parser.add_argument("--connections", type=int, default=32, help="connections, one request in flight on each")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
-    return parser.parse_args()
 
 
 def _rates(results: Iterable[Result]) -> list[float]:

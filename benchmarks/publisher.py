@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from benchmarks._broker import mosquitto
+from benchmarks._options import parser_of
 from benchmarks._processes import Server, metric, server
 from benchmarks._publisher_server import OPS_KEY
 from benchmarks._raw_publisher import Raw, messages_per_second
@@ -65,10 +66,8 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often both are measured, in turn")
+    parser = parser_of(__doc__, rounds=5)
     parser.add_argument("--changes", type=int, default=10_000, help="changes of one round, in whole batches")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     return parser.parse_args()
 
 

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import _traffic
+from benchmarks._options import parser_of
 from benchmarks._processes import Server, metric, server
 from benchmarks._report import print_json, print_table, ratio
 from benchmarks._storm_load import Outcome, Storm, run
@@ -82,12 +83,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = parser_of(__doc__, rounds=7)
     parser.add_argument("--devices", type=int, default=2000, help="devices that connect at once")
     parser.add_argument("--connections", type=int, default=2000, help="connections of the broker, one request on each")
     parser.add_argument("--times", type=int, default=3, help="storms in a row in one measurement")
-    parser.add_argument("--rounds", type=int, default=7, help="how often the second storm is measured, in turn")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     return parser.parse_args()
 
 

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Final, Self
 
 from benchmarks import _traffic
+from benchmarks._options import parser_of
 from benchmarks._processes import server
 from benchmarks._report import print_json, print_table
 from broker_hooks.wire import DENY
@@ -105,9 +106,8 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--logins", type=int, default=200, help="logins of either kind")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     return parser.parse_args()
 
 

@@ -8,7 +8,6 @@ have had; the table says how much.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -26,6 +25,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import _traffic
+from benchmarks._options import load_options
 from benchmarks._processes import Server, cpu_seconds, metric, server
 from benchmarks._report import print_json, print_table, ratio
 
@@ -59,7 +59,7 @@ class _Round:
 
 def main() -> None:
     """Measure and print."""
-    options = _options()
+    options = load_options(__doc__, connections=128, seconds=4)
     if shutil.which("wrk") is None:
         sys.exit("benchmarks.workers: needs the program wrk on the PATH (Debian, Ubuntu: apt-get install wrk)")
     # As Ctrl-C does: leave by the way that stops the servers.
@@ -95,15 +95,6 @@ def main() -> None:
             | {f"workers_{count}_load_cpu": median(one.load_cpu for one in results[count]) for count in _COUNTS}
             | {"ratio_workers_2": ratios[2], "cores": os.cpu_count() or 0}
         )
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn")
-    parser.add_argument("--seconds", type=int, default=4, help="length of one measurement")
-    parser.add_argument("--connections", type=int, default=128, help="connections, one request in flight on each")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
-    return parser.parse_args()
 
 
 def _script(folder: Path) -> Path:
