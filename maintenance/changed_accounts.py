@@ -1,4 +1,4 @@
-"""Accounts that were disabled or removed, or whose password changed: whoever is connected with one of them has to go.
+"""Accounts that were disabled or removed, got another password or lost a secret: whoever is connected with one of them has to go.
 
 The change itself is refused by the hooks; here it becomes a kick, a record like those of revocations, once for each change however
 often it is read.

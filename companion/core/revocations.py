@@ -36,6 +36,7 @@ class Cause(StrEnum):
     """Why. Only REVOKED refuses by itself; for the others, which the account refuses if anything does, who is connected has to go.
 
     KICK: somebody asked for just that, as for clients that shall come back by other rules.
+    SECRET: one of several was taken away, and nobody knows which of them let whom in.
     """
 
     REVOKED = "revoked"
@@ -43,9 +44,10 @@ class Cause(StrEnum):
     DISABLED = "disabled"
     REMOVED = "removed"
     PASSWORD = "password"  # noqa: S105 - likewise
+    SECRET = "secret"  # noqa: S105 - likewise
 
 
-_BACK: Final = frozenset({Cause.KICK, Cause.PASSWORD})
+_BACK: Final = frozenset({Cause.KICK, Cause.PASSWORD, Cause.SECRET})
 """Whoever is kicked for these may come back at once."""
 
 

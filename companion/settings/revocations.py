@@ -20,7 +20,7 @@ class RevocationSettings(Group):
     )
     revocation_kick_changed: bool = Field(
         default=True,
-        description="Kick whoever is connected with an account that was disabled or removed, or got another password",
+        description="Kick whoever is connected with an account that was disabled or removed, got another password or lost a secret",
     )
     reconciler_most: Annotated[float, Field(gt=0, le=100)] = Field(
         10.0,

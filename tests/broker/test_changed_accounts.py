@@ -13,6 +13,7 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient
 
 from companion.account_sources import AccountSource
+from companion.core.model import AccountSecret
 from companion.core.revocations import Cause
 from companion.settings import Role
 from tests.support import mongo, production, redis
@@ -61,22 +62,29 @@ async def gone(emqx: Emqx, client_id: str) -> None:
 
 @pytest.mark.parametrize("profile", ["embedded", "production"])
 async def test_by_our_commands(tmp_path: Path, emqx: Emqx, profile: str) -> None:
-    """Another password and a disabled account kick, once for each change; nobody else goes."""
-    for name in ("alice", "bob", "carol"):
+    """Another password, a disabled account and a secret that is gone kick, once for each change; nobody else goes."""
+    names = ("alice", "bob", "carol", "dave")
+    for name in names:
         emqx.connect(f"{name}-1", name)
+    emqx.connect("carol-2", "carol", online=False)
     async with at_work(tmp_path, emqx, profile) as service:
-        await service.store.accounts.add([account_of(name, "secret") for name in ("alice", "bob", "carol")])
+        await service.store.accounts.add([account_of(name, "secret") for name in names])
         await followed(service)
         await service.store.accounts.set_password("alice", "another-hash")
         await gone(emqx, "alice-1")
         await service.store.accounts.set_disabled("bob", disabled=True)
         await gone(emqx, "bob-1")
+        for name in ("carol", "dave"):
+            await service.store.accounts.add_secret(name, AccountSecret("s1", "a-hash"))
+        await service.store.accounts.remove_secret("carol", "s1")
+        await gone(emqx, "carol-1")
         found = await service.store.revocations.list()
         assert sorted((one.name, one.cause, one.asked_by) for one in found) == [
             ("alice", Cause.PASSWORD, "account"),
             ("bob", Cause.DISABLED, "account"),
+            ("carol", Cause.SECRET, "account"),
         ]
-    assert list(emqx.clients) == ["carol-1"]
+    assert sorted(emqx.clients) == ["carol-2", "dave-1"]
 
 
 async def test_while_nobody_ran(tmp_path: Path, emqx: Emqx) -> None:
@@ -98,6 +106,8 @@ async def test_switched_off(tmp_path: Path, emqx: Emqx) -> None:
     async with at_work(tmp_path, emqx, "embedded", revocation_kick_changed=False) as service:
         await service.store.accounts.add([account_of("alice", "secret")])
         await service.store.accounts.set_password("alice", "another-hash")
+        await service.store.accounts.add_secret("alice", AccountSecret("s1", "a-hash"))
+        await service.store.accounts.remove_secret("alice", "s1")
 
         async def noticed() -> bool:
             return await service.metric("companion_lease_held", lease="revoker") == 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from companion.core.errors import Fenced
+from companion.core.model import AccountSecret
 from companion.core.ports import AccountChange, Store
 from companion.core.revocations import Cause
 from tests.support.adapters import Open
@@ -33,20 +34,30 @@ def told(found: Sequence[AccountChange]) -> list[tuple[str, Cause | None]]:
 
 
 async def test_what_is_told(store: Store, other: Store) -> None:
-    """Another password and a disabled account are told in order, each once; what changes nothing for the connected is not."""
+    """Another password, a secret that is gone and a disabled account are told in order, each once; what changes nothing is not."""
     await store.accounts.add([account("alice"), account("bob")])
     await store.account_changes.open(1)
     await other.accounts.set_password("alice", "other")
     found = list(await read(store, 1))
     await other.accounts.set_disabled("bob", disabled=True)
     found += await read(store, 1)
+    for one in ("s1", "s2"):
+        await other.accounts.add_secret("alice", AccountSecret(one, f"hash of {one}"))
+    await other.accounts.remove_secret("alice", "s3")
+    await other.accounts.remove_secret("alice", "s1")
+    found += await read(store, 1)
     await other.accounts.set_disabled("bob", disabled=False)
     await other.accounts.set_password("nobody", "other")
     await other.accounts.add([account("carol")])
     await other.accounts.set_password("bob", "another")
     found += await read(store, 1)
-    assert told(found) == [("alice", Cause.PASSWORD), ("bob", Cause.DISABLED), ("bob", Cause.PASSWORD)]
-    assert len({one.identity for one in found}) == 3
+    assert told(found) == [
+        ("alice", Cause.PASSWORD),
+        ("bob", Cause.DISABLED),
+        ("alice", Cause.SECRET),
+        ("bob", Cause.PASSWORD),
+    ]
+    assert len({one.identity for one in found}) == 4
 
 
 async def test_the_place_is_kept(open_store: Open) -> None:

@@ -34,6 +34,10 @@ def replace(after: Mapping[str, Any], before: Mapping[str, Any] | None = None) -
     return {"operationType": "replace", "fullDocument": after, "fullDocumentBeforeChange": before}
 
 
+def with_secrets(*hashes: str, **times: int) -> dict[str, Any]:
+    return {**ALICE, "secrets": [{"id": one, "password_hash": one, **times} for one in hashes]}
+
+
 def delete(before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"operationType": "delete", "documentKey": {"_id": ID}, "fullDocumentBeforeChange": before}
 
@@ -63,6 +67,19 @@ def delete(before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         (OWN, replace(ALICE), [("alice", Cause.PASSWORD)]),
         (OWN, replace({**ALICE, "disabled": False}, before=ALICE), []),
         (OWN, replace({**ALICE, "password_hash": "b"}, before=ALICE), [("alice", Cause.PASSWORD)]),
+        (OWN, update(with_secrets("b"), "secrets"), [("alice", Cause.SECRET)]),
+        (OWN, update(with_secrets(), "secrets"), [("alice", Cause.SECRET)]),
+        (OWN, update(with_secrets("b"), "secrets", "secrets_added"), []),
+        (OWN, update(with_secrets("b"), "secrets", before=with_secrets("b", "c")), [("alice", Cause.SECRET)]),
+        (OWN, update(with_secrets("c"), "secrets", before=with_secrets("b")), [("alice", Cause.SECRET)]),
+        (OWN, update(with_secrets("b", "c"), "secrets", before=with_secrets("b")), []),
+        (OWN, update(with_secrets("b", "c"), "secrets", before=with_secrets("c", "b")), []),
+        (OWN, update(with_secrets("b", not_after=5), "secrets", before=with_secrets("b")), [("alice", Cause.SECRET)]),
+        (OWN, update(with_secrets("b"), "secrets", before=with_secrets("b", not_after=5)), []),
+        (OWN, update(with_secrets(), "secrets", before=with_secrets("b", not_after=5)), [("alice", Cause.SECRET)]),
+        (OWN, update({**with_secrets(), "disabled": True}, "secrets", "disabled"), [("alice", Cause.DISABLED)]),
+        (OWN, replace(with_secrets("b"), before=with_secrets("b", "c")), [("alice", Cause.SECRET)]),
+        (OWN, replace(with_secrets("b", "c"), before=with_secrets("b")), []),
         (OWN, delete(ALICE), [("alice", Cause.REMOVED)]),
         (OWN, delete(), []),
         (
@@ -86,8 +103,29 @@ def delete(before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     ],
 )
 def test_whom_it_concerns(kind: Kind, event: Mapping[str, Any], wanted: list[tuple[str, Cause]]) -> None:
-    """Who has another password, may not be used any more or is gone; nobody else."""
+    """Who has another password or a secret less, may not be used any more or is gone; nobody else."""
     assert list(causes(kind, event, NOW)) == wanted
+
+
+def test_secrets_of_others() -> None:
+    """A list of secrets under another name, with hashes and times of other names; who has none has none to lose."""
+    source = AccountSource.model_validate(
+        {
+            "like": "emqx",
+            "secrets": "login.more",
+            "secrets_hash": "hash",
+            "secrets_not_after": "until",
+            "secret_format": "hash",
+        }
+    )
+    before = {"username": "alice", "login": {"more": [{"hash": "x"}, {"hash": "y", "until": NOW + 5}]}}
+    for kept, wanted in (
+        ([{"hash": "x"}], [("alice", Cause.SECRET)]),
+        ([{"hash": "y"}, {"hash": "x"}, {"hash": "z"}], []),
+    ):
+        event = update({"username": "alice", "login": {"more": kept}}, "login", before=before)
+        assert list(causes(kind_of(source), event, NOW)) == wanted
+        assert list(causes(kind_of(USERS), event, NOW)) == []
 
 
 def test_a_field_inside() -> None:

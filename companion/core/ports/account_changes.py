@@ -11,7 +11,7 @@ from companion.core.revocations import Cause
 
 @dataclass(frozen=True, slots=True)
 class AccountChange:
-    """An account that was disabled or removed, or got another password, at this time (Unix milliseconds).
+    """An account that was disabled or removed, got another password or lost a secret, at this time (Unix milliseconds).
 
     `identity` tells this change from every other. Without a cause it is only the news that the reader has come this far.
     """

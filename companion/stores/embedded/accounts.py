@@ -160,7 +160,10 @@ class EmbeddedAccounts:
         def job(connection: sqlite3.Connection) -> bool:
             secrets = _secrets_of(connection, username) or ()
             kept = [one for one in secrets if one.id != secret_id]
-            return len(kept) < len(secrets) and _put(connection, username, kept)
+            if len(kept) == len(secrets):
+                return False
+            note_change(connection, username, Cause.SECRET)
+            return _put(connection, username, kept)
 
         return await self._database.write(job)
 

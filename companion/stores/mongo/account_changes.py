@@ -11,7 +11,7 @@ import structlog
 from bson import Timestamp
 
 from companion.account_sources import AccountSource
-from companion.core.model import Account
+from companion.core.model import Account, AccountSecret
 from companion.core.ports import AccountChange
 from companion.core.revocations import Cause
 from companion.stores.mongo import accounts
@@ -28,6 +28,9 @@ NAME: Final = "account-changes"
 REHASHED: Final = "rehashed_at"
 """Whoever writes the same password in another encoding writes this field with it: that is no other password."""
 
+_NONE_LOST: Final = frozenset({REHASHED, accounts.SECRETS_ADDED})
+"""The like for further secrets. The list itself does not always tell: without pre-images, or as it was looked up only later."""
+
 _QUIET_SECONDS: Final = 10.0
 """How often the place is told while nothing happens: the history must not run out under it."""
 
@@ -41,6 +44,7 @@ class Kind:
     names: Callable[[Document], Sequence[str]]
     account: Callable[[Document, str], Account]
     secrets: tuple[str, ...]
+    listed: str
     fields: frozenset[str]
     by_id: bool
 
@@ -54,6 +58,7 @@ OWN: Final = Kind(
     names=lambda document: _own("username", document),
     account=lambda document, _: accounts.account_in(document),
     secrets=("password_hash",),
+    listed="secrets",
     fields=accounts.FIELDS,
     by_id=False,
 )
@@ -65,6 +70,7 @@ def kind_of(source: AccountSource) -> Kind:
         names=lambda document: names_of(source, document),
         account=lambda document, name: account_of(source, document, name),
         secrets=tuple(name for name in (source.secret, source.salt) if name),
+        listed=source.secrets,
         fields=frozenset(root_of(name) for name in source.fields),
         by_id=set(source.username) == {ID},
     )
@@ -85,11 +91,14 @@ def causes(kind: Kind, event: Mapping[str, Any], now: float) -> Sequence[tuple[s
     names = kind.names(after)
     found = [(name, Cause.REMOVED) for name in (kind.names(before) if before is not None else ()) if name not in names]
     for name in names:
-        if not _usable(kind.account(after, name), now):
-            if before is None or _usable(kind.account(before, name), now):
+        was, is_now = None if before is None else kind.account(before, name), kind.account(after, name)
+        if not _usable(is_now, now):
+            if was is None or _usable(was, now):
                 found.append((name, Cause.DISABLED))
         elif _other_secret(kind, before, after, touched):
             found.append((name, Cause.PASSWORD))
+        elif _fewer_secrets(kind, was, is_now, touched, now):
+            found.append((name, Cause.SECRET))
     return found
 
 
@@ -101,6 +110,25 @@ def _other_secret(kind: Kind, before: Document | None, after: Document, touched:
     if touched is not None and (REHASHED in touched or not touched & {root_of(name) for name in kind.secrets}):
         return False
     return before is None or any(value_at(before, name) != value_at(after, name) for name in kind.secrets)
+
+
+def _fewer_secrets(
+    kind: Kind, before: Account | None, after: Account, touched: frozenset[str] | None, now: float
+) -> bool:
+    """Tell whether one of the further secrets is not good any more that was."""
+    if not kind.listed or (touched is not None and (touched & _NONE_LOST or root_of(kind.listed) not in touched)):
+        return False
+    if before is None:
+        return True
+    left = {one.password_hash: one for one in after.secrets}
+    return any(
+        (one := left.get(was.password_hash)) is None or (_over(one, now) and not _over(was, now))
+        for was in before.secrets
+    )
+
+
+def _over(secret: AccountSecret, now: float) -> bool:
+    return secret.not_after is not None and secret.not_after <= now
 
 
 class MongoAccountChanges:

@@ -23,6 +23,9 @@ log = structlog.get_logger("companion.stores.mongo")
 
 COLLECTION: Final = "mqtt_accounts"
 FIELDS: Final = frozenset(ACCOUNT_FIELDS)
+SECRETS_ADDED: Final = "secrets_added"
+"""Whoever adds a secret counts it in this field with it."""
+
 _BATCH_SECONDS: Final = 10.0
 
 
@@ -126,8 +129,9 @@ class MongoAccounts:
             "secrets.id": {"$ne": secret.id},
             f"secrets.{MAX_SECRETS - 1}": {"$exists": False},
         }
-        entry = secret_document(secret)
-        result = await self._client.call(lambda: self._accounts.update_one(which, {"$push": {"secrets": entry}}))
+        # Whoever follows the changes is told with it that none was taken away: the list alone does not always show that.
+        change = {"$push": {"secrets": secret_document(secret)}, "$inc": {SECRETS_ADDED: 1}}
+        result = await self._client.call(lambda: self._accounts.update_one(which, change))
         if result.matched_count:
             return True
         account = await self.get(username)
