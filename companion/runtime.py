@@ -85,6 +85,7 @@ async def running(
                 JobsApi(
                     jobs=maintenance.jobs,
                     schedules=maintenance.schedules,
+                    settings=settings,
                     runs=store.runs,
                     door=door,
                     asked=maintenance.asked,

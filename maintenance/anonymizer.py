@@ -21,10 +21,10 @@ from companion.anonymizing import ID, MARK, AccountTable, TraceTable, accounts_i
 from companion.core.errors import Invalid
 from companion.core.ports import Replaced, Replacement, Selection
 from companion.core.pseudonyms import Pseudonyms
-from companion.core.runs import Progress, Trigger
+from companion.core.runs import Progress
 from companion.job_settings import JobSettings
 from companion.settings import Settings
-from maintenance.job import Work
+from maintenance.job import Work, check_lack
 from maintenance.redaction import Redaction, document_of, line_of, names_in
 
 log = structlog.get_logger("maintenance.anonymizer")
@@ -59,11 +59,23 @@ class Anonymizer:
     lease_seconds = 30.0
     resumes = True
 
+    def lacks(self, settings: Settings, *, dry: bool) -> str | None:
+        """Return what there is nobody, or no pseudonym, without."""
+        # The embedded store has nothing to go by: its accounts are there or not, and a name without one may never have had any.
+        if settings.store != "production":
+            return "MongoDB (store=production)"
+        if not accounts_in_force(settings.anonymizer_accounts):
+            return "accounts to look for (anonymizer_accounts)"
+        return (
+            None if dry or settings.anonymizer_key.get_secret_value() else "a key for its pseudonyms (anonymizer_key)"
+        )
+
     async def batches(self, work: Work) -> AsyncIterator[Progress]:
         """Go through the tables of accounts in the order of their names; dry, everything is looked for and nothing is replaced."""
+        check_lack(self, work.settings, dry=work.run.dry)
         tables = _chosen(work)
-        if not tables or (key := _key(work)) is None:
-            return
+        # Dry, any will do.
+        key = work.settings.anonymizer_key.get_secret_value() or secrets.token_hex()
         traces = traces_in_force(work.settings.anonymizer_traces, work.settings.stats_collection)
         documents = work.store.documents
         for one in (*tables.values(), *traces.values()):
@@ -215,25 +227,11 @@ class _Anonymizing:
 
 
 def _chosen(work: Work) -> Mapping[str, AccountTable]:
-    # The embedded store has nothing to go by: its accounts are there or not, and a name without one may never have had any.
-    ours = work.settings.store == "production"
-    tables = accounts_in_force(work.settings.anonymizer_accounts) if ours else {}
+    tables = accounts_in_force(work.settings.anonymizer_accounts)
     wanted = work.run.parameters.get("accounts")
     if wanted is not None and wanted not in tables:
-        raise Invalid("parameters.accounts", wanted, f"one of {', '.join(tables) or 'none'}")
+        raise Invalid("parameters.accounts", wanted, f"one of {', '.join(tables)}")
     return {name: one for name, one in tables.items() if wanted in (None, name)}
-
-
-def _key(work: Work) -> str | None:
-    """Return the key, for a dry run any; None for a schedule where nobody has set one."""
-    key = work.settings.anonymizer_key.get_secret_value()
-    if key:
-        return key
-    if work.run.dry:
-        return secrets.token_hex()
-    if work.run.trigger is Trigger.PERSON:
-        raise Invalid("anonymizer_key", "none", "a secret of 32 characters or more, the same for all replicas")
-    return None
 
 
 def _secrets(settings: Settings, collection: str) -> Sequence[str]:

@@ -20,7 +20,7 @@ from maintenance.anonymizer import Anonymizer
 from maintenance.auditor import Auditor
 from maintenance.cleaner import Cleaner
 from maintenance.housekeeping import Housekeeping
-from maintenance.job import Factory, Job
+from maintenance.job import Factory, Job, lack_of
 from maintenance.mirror_reconcile import MirrorReconcile
 from maintenance.sessions_reconcile import SessionsReconcile
 
@@ -57,8 +57,16 @@ def served(jobs: Mapping[str, Job], settings: Settings) -> frozenset[str]:
 
 
 def schedules(jobs: Mapping[str, Job], settings: Settings) -> Mapping[str, JobSettings]:
-    """Return when each job runs. Raises `Invalid` for settings of a job that there is not."""
+    """Return when each job runs; one that has nothing to do here never does.
+
+    Raises `Invalid` for settings of a job that there is not.
+    """
     for name in settings.jobs_schedules:
         if name not in jobs:
             raise Invalid("jobs_schedules", name, f"names of jobs: {', '.join(sorted(jobs))}")
-    return {name: settings.jobs_schedules.get(name, job.schedule) for name, job in jobs.items()}
+    plan = {name: settings.jobs_schedules.get(name, job.schedule) for name, job in jobs.items()}
+    never = {"cron": "", "every": None}
+    return {
+        name: one if lack_of(jobs[name], settings) is None else one.model_copy(update=never)
+        for name, one in plan.items()
+    }

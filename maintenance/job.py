@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.core.runs import Progress, Run
 from companion.job_settings import JobSettings
@@ -76,6 +77,31 @@ class Job(Protocol):
         Raises `Invalid` for parameters that cannot be used, `Transient` when a store is away.
         """
         ...
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """What a job has besides that has nothing to do under some settings: there it is not scheduled, and who asks is told why."""
+
+    def lacks(self, settings: Settings, *, dry: bool) -> str | None:
+        """Return in a few words what it needs and these settings do not give it; None when it has something to do."""
+        ...
+
+
+def lack_of(job: Job, settings: Settings, *, dry: bool = False) -> str | None:
+    """Return what a job needs and does not get, as `Particular` says."""
+    return job.lacks(settings, dry=dry) if isinstance(job, Particular) else None
+
+
+def lacking(name: str, lack: str) -> Invalid:
+    """Return the error for who wants a job that lacks something."""
+    return Invalid("job", name, f"it needs {lack}")
+
+
+def check_lack(job: Job, settings: Settings, *, dry: bool = False) -> None:
+    """Raise that error if the job lacks something."""
+    if lack := lack_of(job, settings, dry=dry):
+        raise lacking(job.name, lack)
 
 
 Factory = Callable[[], Job]

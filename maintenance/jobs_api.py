@@ -17,8 +17,9 @@ from companion.core.ports import Runs
 from companion.core.runs import Run
 from companion.door import Door, NotThere, as_json, number_of, read_body
 from companion.job_settings import JobSettings
+from companion.settings import Settings
 from maintenance.clockwork import next_due
-from maintenance.job import Job
+from maintenance.job import Job, check_lack, lack_of
 from maintenance.records import request_of, shown_run
 
 _MAX_BODY: Final = 65_536
@@ -37,6 +38,7 @@ class JobsApi:
         *,
         jobs: Mapping[str, Job],
         schedules: Mapping[str, JobSettings],
+        settings: Settings,
         runs: Runs,
         door: Door,
         asked: Callable[[], None],
@@ -44,6 +46,7 @@ class JobsApi:
     ) -> None:
         self._jobs = jobs
         self._schedules = schedules
+        self._settings = settings
         self._runs = runs
         self._door = door
         self._asked = asked
@@ -69,6 +72,7 @@ class JobsApi:
                     "parameters": dict(job.parameters),
                     "schedule": self._schedules[name].model_dump(),
                     "next_due_at": None if due is None else int(due * 1000),
+                    "needs": lack_of(job, self._settings),
                     "last_run": self._shown(latest[0]) if latest else None,
                 }
             )
@@ -92,6 +96,7 @@ class JobsApi:
             raise Invalid("parameters", parameters, "an object")
         if not isinstance(dry, bool):
             raise Invalid("dry", dry, "true or false")
+        check_lack(job, self._settings, dry=dry)
         run = request_of(job, parameters, int(self._now() * 1000), dry=dry)
         await self._runs.add(run)
         self._asked()

@@ -19,7 +19,8 @@ from companion.core.errors import Invalid, Transient
 from companion.core.ports import Watcher
 from companion.core.runs import Progress
 from companion.job_settings import JobSettings
-from maintenance.job import Work
+from companion.settings import Settings
+from maintenance.job import Work, lacking
 
 log = structlog.get_logger("maintenance.mirror_reconcile")
 
@@ -28,6 +29,8 @@ _REBUILD_SECONDS: Final = 900.0
 _LOOK_SECONDS: Final = 0.2
 _ASKED: Final = "asked"
 _END: Final = "end"
+_STORES: Final = "MongoDB and Redis (store=production)"
+_COLLECTIONS: Final = "collections to mirror (mirror_collections)"
 
 
 class MirrorReconcile:
@@ -40,12 +43,18 @@ class MirrorReconcile:
     lease_seconds = 60.0
     resumes = True
 
+    def lacks(self, settings: Settings, *, dry: bool) -> str | None:  # noqa: ARG002 - as `Particular` says
+        """Return what there is no mirror without."""
+        if settings.store != "production":
+            return _STORES
+        return None if settings.mirror_collections else _COLLECTIONS
+
     async def batches(self, work: Work) -> AsyncIterator[Progress]:
         """Compare range by range; dry, nothing is repaired and the same is counted."""
         watcher = work.store.watcher
         rebuild = _flag(work.run.parameters.get("rebuild", False))
         if watcher is None:
-            return
+            raise lacking(self.name, self.lacks(work.settings, dry=work.run.dry) or _COLLECTIONS)
         progress = work.run.progress
         if rebuild and not work.run.dry and (not progress.position or progress.position.startswith(f"{_ASKED} ")):
             async for one in _rebuilt(watcher, progress):

@@ -22,10 +22,11 @@ from companion.core.errors import Invalid
 from companion.core.model import Account, Audit, Session
 from companion.core.ports import Store
 from companion.core.revocations import keys_of_client
-from companion.core.runs import Progress, Trigger
+from companion.core.runs import Progress
 from companion.emqx_api import Client, EmqxApi
 from companion.job_settings import JobSettings
-from maintenance.job import Work
+from companion.settings import Settings
+from maintenance.job import Work, check_lack
 from maintenance.pace import Pace
 
 log = structlog.get_logger("maintenance.sessions")
@@ -55,13 +56,13 @@ class SessionsReconcile:
     lease_seconds = 30.0
     resumes = True
 
+    def lacks(self, settings: Settings, *, dry: bool) -> str | None:  # noqa: ARG002 - as `Particular` says
+        """Return what nobody can be asked for without."""
+        return None if settings.emqx_url else "the address of EMQX's REST API (emqx_url)"
+
     async def batches(self, work: Work) -> AsyncIterator[Progress]:
         """Look at every client, page by page, then kick; a new life looks anew."""
-        if not work.settings.emqx_url:
-            if work.run.trigger is Trigger.PERSON:
-                raise Invalid("emqx_url", "none", "the address of EMQX's REST API")
-            yield Progress()
-            return
+        check_lack(self, work.settings, dry=work.run.dry)
         async with EmqxApi.open(work.settings, work.metrics) as api:
             async for progress in _Reconciliation(work, api).steps():
                 yield progress

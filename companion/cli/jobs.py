@@ -27,7 +27,7 @@ from companion.core.runs import Run, RunState
 from companion.core.strict_json import NotJson, decode
 from maintenance.catalogue import load_jobs, schedules, served
 from maintenance.clockwork import next_due
-from maintenance.job import Job
+from maintenance.job import Job, check_lack, lack_of
 from maintenance.records import request_of, shown_run
 
 app = typer.Typer(help="Maintenance jobs: they run on a schedule, or when you ask.", no_args_is_help=True)
@@ -57,6 +57,7 @@ def list_jobs(as_json: AsJson = False) -> None:
 
     latest, now = with_store(last), time.time()
     due = {name: next_due(name, plan[name], now) for name in known}
+    lacks = {name: lack_of(job, current) for name, job in known.items()}
     if as_json:
         print_json(
             [
@@ -65,6 +66,7 @@ def list_jobs(as_json: AsJson = False) -> None:
                     "purpose": job.purpose,
                     "parameters": dict(job.parameters),
                     "next_due_at": None if (at := due[name]) is None else int(at * 1000),
+                    "needs": lacks[name],
                     "last_run": _shown(run) if (run := latest[name]) is not None else None,
                 }
                 for name, job in sorted(known.items())
@@ -72,7 +74,7 @@ def list_jobs(as_json: AsJson = False) -> None:
         )
         return
     rows = [
-        (name, _when(None if (at := due[name]) is None else int(at * 1000)), _summary(latest[name]), job.purpose)
+        (name, _next(due[name], lacks[name]), _summary(latest[name]), job.purpose)
         for name, job in sorted(known.items())
     ]
     print_rows(f"{len(rows)} jobs", ("job", "next", "last run", "purpose"), rows)
@@ -89,6 +91,7 @@ def run_job(
 ) -> None:
     """Ask for a run. A process with the maintenance role takes it; Ctrl-C stops the watching, not the run."""
     job = _job(load_jobs(), name)
+    check_lack(job, settings(), dry=dry)
     run = request_of(job, _parameters(parameter or []), _now(), dry=dry)
 
     async def ask(store: Store) -> Run:
@@ -171,16 +174,18 @@ def why(name: JobName) -> None:
     runs = with_store(look)
     lines = [f"{name}: {job.purpose}."]
     due = next_due(name, plan, time.time())
-    lines.append(
-        "It has no schedule: it runs when somebody asks."
-        if due is None
-        else f"It is due {_when(int(due * 1000))} ({plan.cron or f'every {plan.every:g} s'}, {plan.timezone})."
-    )
+    if lack := lack_of(job, current):
+        lines.append(f"It has nothing to do here: it needs {lack}.")
+    elif due is None:
+        lines.append("It has no schedule: it runs when somebody asks.")
+    else:
+        lines.append(f"It is due {_when(int(due * 1000))} ({plan.cron or f'every {plan.every:g} s'}, {plan.timezone}).")
     if current.jobs_mode == "none":
         lines.append("Here no jobs run at all (COMPANION_JOBS_MODE=none).")
     elif name not in served(known, current):
         lines.append(f"Not by processes with these settings: jobs_serve is {', '.join(current.jobs_serve)}.")
-    lines += _reasons(runs, _now())
+    if runs or not lack:
+        lines += _reasons(runs, _now())
     for line in lines:
         typer.echo(line)
 
@@ -293,6 +298,10 @@ def _told(key: str, value: Any) -> str:  # noqa: ANN401 - whatever a run says of
 
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def _next(due: float | None, lack: str | None) -> str:
+    return f"needs {lack}" if lack else _when(None if due is None else int(due * 1000))
 
 
 def _when(milliseconds: int | None) -> str:

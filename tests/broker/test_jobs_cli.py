@@ -21,6 +21,12 @@ from tests.support.eventually import eventually
 PROGRAM = Path(sys.executable).with_name("companion")
 SECONDS = 30.0
 
+NEEDS = {
+    "anonymizer": "MongoDB (store=production)",
+    "mirror-reconcile": "MongoDB and Redis (store=production)",
+    "sessions-reconcile": "the address of EMQX's REST API (emqx_url)",
+}
+
 PACKAGE = """
 import asyncio
 from companion.core.runs import Progress
@@ -193,6 +199,21 @@ async def test_packages_that_are_broken(tmp_path: Path, environ: dict[str, str],
     """A job that cannot be loaded, or has another's name, is named; nothing runs by halves."""
     (tmp_path / "packages" / "acme_jobs.py").write_text(source)
     assert "companion.jobs: " in await Shell(environ)("jobs", "list", code=1)
+
+
+async def test_jobs_without_work(environ: dict[str, str]) -> None:
+    """Where a job has nothing to do it is not due, the list and `why` say what it needs, and nobody can ask for it."""
+    shell = Shell(environ)
+    listed = {job["name"]: job for job in json.loads(await shell("jobs", "list", "--json"))}
+    assert {name: job["needs"] for name, job in listed.items() if job["needs"]} == NEEDS
+    assert {name for name, job in listed.items() if job["next_due_at"] is None} == {*NEEDS, "acme-report"}
+    table = await shell("jobs", "list")
+    for name, needs in NEEDS.items():
+        assert f"needs {needs}" in table
+        assert f"It has nothing to do here: it needs {needs}." in await shell("jobs", "why", name)
+        for more in ((), ("--dry-run",), ("--no-wait",)):
+            assert f"job: '{name}' is not allowed; it needs {needs}" in await shell("jobs", "run", name, *more, code=1)
+    assert json.loads(await shell("jobs", "history", "--json")) == []
 
 
 async def test_no_jobs_here(environ: dict[str, str]) -> None:

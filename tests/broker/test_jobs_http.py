@@ -64,6 +64,25 @@ async def test_what_there_is(service: Service) -> None:
     assert housekeeping["next_due_at"] % 300_000 == 0
 
 
+async def test_one_without_work(tmp_path: Path) -> None:
+    """It is never due and says what it needs; who asks for it is told the same, and it never runs."""
+    often = {name: JobSettings(every=0.2) for name in ("sessions-reconcile", "housekeeping")}
+    async with serving(tmp_path, Role.MAINTENANCE, jobs_schedules=often) as service:
+        needs = "the address of EMQX's REST API (emqx_url)"
+        listed = {job["name"]: job for job in (await ask(service, "GET", "/jobs"))[1]["jobs"]}
+        assert (listed["sessions-reconcile"]["needs"], listed["sessions-reconcile"]["next_due_at"]) == (needs, None)
+        assert listed["housekeeping"]["needs"] is None
+        status, body = await ask(service, "POST", "/jobs/sessions-reconcile/runs", {"dry": True})
+        assert (status, body["field"]) == (422, "job")
+        assert needs in body["error"]
+
+        async def others() -> bool:
+            return len((await ask(service, "GET", "/jobs/housekeeping/runs"))[1]["runs"]) > 3
+
+        await eventually(others, what="another job has run several times meanwhile")
+        assert (await ask(service, "GET", "/jobs/sessions-reconcile/runs"))[1]["runs"] == []
+
+
 async def test_a_run_from_request_to_end(service: Service) -> None:
     """202 with the run; it is done soon; it stands in the history of its job and in the metrics."""
     status, run = await ask(service, "POST", "/jobs/counting/runs", {"parameters": {"to": 3}})

@@ -19,6 +19,7 @@ from companion.emqx_api import PAGE
 from companion.leadership import Term
 from companion.stores.embedded import EmbeddedStore
 from maintenance import sessions_reconcile
+from maintenance.catalogue import schedules
 from maintenance.job import Work
 from maintenance.sessions_reconcile import SessionsReconcile
 from tests.support.emqx import Emqx, options
@@ -208,11 +209,10 @@ async def test_the_api_is_away(scene: Scene) -> None:
 
 
 async def test_without_an_api(scene: Scene) -> None:
-    """A person who asks is told that there is no API; a schedule has simply nothing to do."""
+    """It is said that there is no API; by a schedule it does not run at all."""
     settings = make_settings(scene.folder)
     term = Term(Lease("x", "me", 1), 60, 0, lambda: 0.0)
-    work = Work(Run("run", "sessions-reconcile", Trigger.SCHEDULE, 0, 0), term, settings, scene.store)
-    assert [one async for one in SessionsReconcile().batches(work)] == [Progress()]
+    assert schedules({"sessions-reconcile": SessionsReconcile()}, settings)["sessions-reconcile"].every is None
     work = Work(Run("run", "sessions-reconcile", Trigger.PERSON, 0, 0), term, settings, scene.store)
     with pytest.raises(Invalid, match="emqx_url"):
         await anext(aiter(SessionsReconcile().batches(work)))
