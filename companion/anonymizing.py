@@ -104,8 +104,9 @@ class TraceTable(_Table):
             raise ValueError(f"by, names: fields that can be replaced, not {ID}")
         if twice := set(self.names) & {*self.replace, *self.remove}:
             raise ValueError(f"{min(twice)}: the names of the account are replaced here, or whatever stands there")
-        if self.collection.rpartition(".")[2] == _DECISIONS and self.remove:
-            raise ValueError(f"remove: records of {_DECISIONS} have all their fields; replace them")
+        name = self.collection.rpartition(".")[2]
+        if name in {_DECISIONS, _PRESENCE} and self.remove:
+            raise ValueError(f"remove: records of {name} have all their fields; replace them")
         return self
 
 
@@ -122,6 +123,7 @@ def traces_in_force(configured: Mapping[str, TraceTable], statistics: str) -> Ma
 
 
 _DECISIONS: Final = "mqtt_audits"
+_PRESENCE: Final = "mqtt_presence"
 _OWNERS: Final = ("owner", "created_by", "updated_by", "deleted_by", "restored_by")
 
 ACCOUNTS: Final[Mapping[str, AccountTable]] = {
@@ -136,6 +138,10 @@ ACCOUNTS: Final[Mapping[str, AccountTable]] = {
 TRACES: Final[Mapping[str, TraceTable]] = {
     "decisions": TraceTable(
         collection=_DECISIONS, by=("username",), names=("username", "topic"), replace=("client_id", "peer_host")
+    ),
+    # The client id is its `_id`, which ends with it: the cleaner removes it.
+    "presence": TraceTable(
+        collection=_PRESENCE, by=("username", "principal"), names=("username", "principal"), replace=("peer",)
     ),
     "audits": TraceTable(
         collection="logger.audits", by=("owner", "created_by"), names=(*_OWNERS, "shares"), replace=("ip", "agent")

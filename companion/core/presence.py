@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from companion.core.broker_events import TAKEN_OVER, BrokerEvent, EventKind
+from companion.core.pseudonyms import is_pseudonym
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _order(before: Present, began: int, peer: str) -> int:
     """Return whether this connection is newer than (1), the same as (0) or older (-1) than that of the record."""
     if began != before.connected_at:
         return 1 if began > before.connected_at else -1
-    if not peer or not before.peer or peer == before.peer:
+    if not peer or not before.peer or is_pseudonym(before.peer) or peer == before.peer:
         return 0
     # Two that began in one millisecond: any order will do, as long as it is always the same.
     return 1 if peer > before.peer else -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bson import ObjectId, json_util
 
 from companion.account_sources import AccountSource
 from companion.anonymizing import MARK, TRACES, accounts_in_force, traces_in_force
+from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.errors import Fenced, Invalid
 from companion.core.model import Account, Kind
 from companion.core.ports import Lease
@@ -71,6 +72,19 @@ def people() -> list[dict[str, Any]]:
     ]
 
 
+def connected(client_id: str, username: str, principal: str, peer: str) -> BrokerEvent:
+    return BrokerEvent(
+        f"{client_id} connected",
+        EventKind.CONNECTED,
+        1,
+        client_id,
+        username,
+        principal,
+        connected_at=1,
+        peer=peer,
+    )
+
+
 @dataclass
 class House:
     """A production store with people and what they have left."""
@@ -98,6 +112,13 @@ class House:
                     audit(username=name, client_id="c", topic="home/alice")
                     for name in ("rob", "helen", "tom", "alicex")
                 ),
+            ]
+        )
+        await self.store.presence.take(
+            [
+                connected("c1", "alice", str(GONE), "10.1.2.3:1883"),
+                connected("c2", str(GONE), str(GONE), "10.1.2.3:1884"),
+                connected("c3", "tom", str(THERE), "10.9.9.9:1883"),
             ]
         )
         for name, ip in ((GONE, "10.1.2.3"), (THERE, "10.9.9.9"), (HELD, "10.9.9.8")):
@@ -135,7 +156,13 @@ class House:
     async def everything(self) -> str:
         """Return all that stands in the databases, but for what the test does not mean."""
         found = []
-        for name in ("mqtt_audits", "logger.audits", "special.stats", *(f"identity.{one}" for one in ENTITIES)):
+        for name in (
+            "mqtt_audits",
+            "mqtt_presence",
+            "logger.audits",
+            "special.stats",
+            *(f"identity.{one}" for one in ENTITIES),
+        ):
             found += [(name, one) for one in await self.collection(name).find({}).sort("_id", 1).to_list()]
         return json_util.dumps(found)
 
@@ -157,7 +184,7 @@ async def house() -> AsyncIterator[House]:
     traces = {
         name: one.model_copy(update={"collection": f"{own}-{one.collection}", "hold": {"case": 7}})
         for name, one in TRACES.items()
-        if name not in {"decisions", "stats"}
+        if name not in {"decisions", "presence", "stats"}
     }
     settings = Settings.model_validate(
         {
@@ -186,6 +213,7 @@ async def house() -> AsyncIterator[House]:
 COUNTS = {
     "users replaced": 1,
     "decisions replaced": 3,
+    "presence replaced": 2,
     "audits replaced": 2,
     "stats replaced": 1,
     "profiles replaced": 1,
@@ -376,15 +404,28 @@ async def test_nothing_to_do(house: House, tmp_path: Path) -> None:
             await anext(aiter(Anonymizer().batches(work)))
 
 
+async def test_presence(house: House) -> None:
+    """Who was connected from where is not told any more, but that the client was; its end is understood when it comes."""
+    await house.run()
+    gone = P(str(GONE))
+    found = {one.client_id: one for one in await house.store.presence.list()}
+    assert {name: (one.username, one.principal, one.peer) for name, one in found.items()} == {
+        "c1": (P("alice"), gone, P("10.1.2.3:1883")),
+        "c2": (gone, gone, P("10.1.2.3:1884")),
+        "c3": ("tom", str(THERE), "10.9.9.9:1883"),
+    }
+    assert [one.client_id for one in await house.store.presence.list(principal=gone)] == ["c1", "c2"]
+    end = replace(connected("c1", "alice", str(GONE), "10.1.2.3:1883"), id="end", kind=EventKind.DISCONNECTED)
+    await house.store.presence.take([replace(end, at=2, disconnected_at=2, reason="kicked")])
+    (one,) = await house.store.presence.list(client_id="c1")
+    assert (one.online, one.reason, one.username, one.peer) == (False, "kicked", P("alice"), P("10.1.2.3:1883"))
+
+
 async def test_indexes(house: House) -> None:
     """Every field by which something is looked for has an index, once there is a key; without one nothing is made for it."""
     wanted = {(one.collection, one.keys[0][0]) for one in _indexes(house.settings) if "deleted accounts" in one.purpose}
     assert wanted == {
-        *(
-            ("mqtt_audits" if name == "decisions" else TRACES[name].collection.split(".")[1], by)
-            for name in TRACES
-            for by in TRACES[name].by
-        ),
+        *((TRACES[name].collection.rpartition(".")[2], by) for name in TRACES for by in TRACES[name].by),
         *(("users", name) for name in ("username", "email", "phone")),
     }
     await indexes.ensure(house.store._mongo, _indexes(house.settings))
@@ -409,7 +450,7 @@ def test_tables_in_force() -> None:
     )
     assert list(accounts_in_force(given.anonymizer_accounts)) == ["crm"]
     traces = traces_in_force(given.anonymizer_traces, "mine.stats")
-    assert list(traces) == ["calls", "decisions", "profiles", "sessions", "stats"]
+    assert list(traces) == ["calls", "decisions", "presence", "profiles", "sessions", "stats"]
     assert traces["stats"].collection == "mine.stats"
 
 
@@ -428,6 +469,7 @@ def test_tables_in_force() -> None:
         ({"anonymizer_traces": {"x": {"collection": "a.b", "by": "_id"}}}, "_id"),
         ({"anonymizer_traces": {"x": {"collection": "a.b", "by": "o", "names": "o", "replace": "o"}}}, "names"),
         ({"anonymizer_traces": {"x": {"collection": "mqtt_audits", "by": "username", "remove": "topic"}}}, "remove"),
+        ({"anonymizer_traces": {"x": {"collection": "mqtt_presence", "by": "username", "remove": "peer"}}}, "remove"),
         ({"anonymizer_traces": {"x": {"collection": "mqtt_runs", "by": "holder"}}}, "rests on"),
         ({"anonymizer_traces": {"X y": {"collection": "a.b", "by": "o"}}}, "lower-case"),
     ],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.presence import Present, merged
+from companion.core.pseudonyms import Pseudonyms
 
 MOMENTS = range(1, 6)
 
@@ -51,6 +52,15 @@ def test_the_end_of_an_older_connection(reason: str) -> None:
     for order in ((0, 1, 2), (0, 2, 1), (1, 2, 0), (2, 1, 0), (2, 0, 1), (1, 0, 2)):
         state = after(*(events[index] for index in order))
         assert (state.online, state.connected_at, state.peer) == (True, 30, "10.0.0.1:2")
+
+
+def test_an_address_that_was_made_a_pseudonym() -> None:
+    """Where it came from is not known any more: its end is its end all the same."""
+    state = replace(after(connected(10)), peer=Pseudonyms("k" * 32).of("10.0.0.1:1"), username="anon")
+    assert merged(state, connected(10)) is None
+    ended = merged(state, disconnected(10, 20))
+    assert ended is not None
+    assert (ended.online, ended.username, ended.peer) == (False, "anon", state.peer)
 
 
 def test_two_in_one_millisecond() -> None:
