@@ -7,16 +7,13 @@ It does as little as it can per answer, so that the server is what is measured; 
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
-import sys
 import time
 from collections.abc import Iterator
 
 import msgspec
-import uvloop
 
-from benchmarks._processes import call, cpu_seconds
+from benchmarks._processes import call, cpu_seconds, do_task
 
 _STATUS = b"HTTP/1.1 200 OK\r\n"
 
@@ -142,13 +139,5 @@ async def _measure(load: Load) -> Result:
     )
 
 
-def _main() -> None:
-    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
-    gc.disable()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(_measure(load))
-    sys.stdout.buffer.write(msgspec.json.encode(result))
-
-
 if __name__ == "__main__":
-    _main()
+    do_task(Load, _measure)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import http.client
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
+import uvloop
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _STOP_SECONDS: Final = 30
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,16 @@ def call(module: str, task: bytes) -> bytes:
     return subprocess.run(
         [sys.executable, "-m", module], cwd=_ROOT, input=task, stdout=subprocess.PIPE, check=True
     ).stdout
+
+
+def do_task(kind: type[T], do: Callable[[T], Coroutine[Any, Any, object]]) -> None:
+    """Be the process that `call` runs: do the task on its standard input, and print as JSON what comes of it."""
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=kind)
+    # What it measures is not to wait for it.
+    gc.disable()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        outcome = runner.run(do(task))
+    sys.stdout.buffer.write(msgspec.json.encode(outcome))
 
 
 def cpu_seconds(pid: int) -> float:

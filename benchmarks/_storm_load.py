@@ -7,17 +7,14 @@ output. Every answer is an explicit one, or the run fails.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-import sys
 import time
 from collections import deque
 
 import msgspec
-import uvloop
 
 from benchmarks._load import Exchange
-from benchmarks._processes import call, cpu_seconds
+from benchmarks._processes import call, cpu_seconds, do_task
 from broker_hooks.wire import DENY
 
 _STATUS = b"HTTP/1.1 200 OK\r\n"
@@ -168,13 +165,5 @@ async def _measure(storm: Storm) -> Outcome:
     )
 
 
-def _main() -> None:
-    storm = msgspec.json.decode(sys.stdin.buffer.read(), type=Storm)
-    gc.disable()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        outcome = runner.run(_measure(storm))
-    sys.stdout.buffer.write(msgspec.json.encode(outcome))
-
-
 if __name__ == "__main__":
-    _main()
+    do_task(Storm, _measure)
