@@ -200,7 +200,7 @@ async def test_replacing(store: Store) -> None:
     assert await store.documents.replace(WHAT, wanted, lease) == Replaced(2)
     assert await users(store) == ["é", "é", "c", "a"]
     after = await store.audits.latest(100)
-    assert [replace(one, username="") for one in after] == [replace(one, username="") for one in before]
+    assert [one._replace(username="") for one in after] == [one._replace(username="") for one in before]
     assert await store.documents.replace(WHAT, [], lease) == Replaced(0)
     # Whoever does it again does not find what was there.
     assert await store.documents.replace(WHAT, wanted, lease) == Replaced(0, 2)
