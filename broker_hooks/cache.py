@@ -55,14 +55,14 @@ class Cache(Generic[K, V]):
         self._weight = 0
         # Weights are few and entries many: one number for all that weigh the same.
         self._weights: dict[int, int] = {}
-        self._hits = metrics.hits[name]
-        self._misses = metrics.misses[name]
-        self._stale_served = metrics.stale_served.labels(name)
+        self._hits = metrics.caches.hits[name]
+        self._misses = metrics.caches.misses[name]
+        self._stale_served = metrics.caches.stale_served.labels(name)
         self.epoch = 0
         self.cleared = 0
         """How often everything was dropped."""
-        metrics.cache_entries.labels(name).set_function(lambda: len(self._values))
-        metrics.cache_bytes.labels(name).set_function(lambda: self._weight)
+        metrics.caches.entries.labels(name).set_function(lambda: len(self._values))
+        metrics.caches.bytes.labels(name).set_function(lambda: self._weight)
 
     def get(self, key: K) -> V | None:
         """Return the live value, or None."""

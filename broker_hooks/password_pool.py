@@ -64,7 +64,7 @@ class PasswordPool:
         self._most = waiting
         self._deadline = deadline
         self._queue: deque[asyncio.Future[None]] = deque()
-        metrics.password_checks.set_function(lambda: workers - self._free + len(self._queue))
+        metrics.logins.running.set_function(lambda: workers - self._free + len(self._queue))
 
     async def matches(self, password: bytes, password_hash: PasswordHash) -> bool:
         """Tell whether the password belongs to the hash.

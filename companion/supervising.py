@@ -77,7 +77,7 @@ class _Worker:
     def __init__(self, task: Task, metrics: Metrics) -> None:
         self.name = str(task.slot)
         self._task = task
-        self._restarts = metrics.worker_restarts.labels(self.name)
+        self._restarts = metrics.workers.restarts.labels(self.name)
         self._process: Process | None = None
         self._reader = asyncio.StreamReader()
         self._writer: asyncio.StreamWriter | None = None
@@ -292,8 +292,8 @@ def _show(running: Workers, metrics: Metrics, folder: Path) -> None:
     def ready() -> int:
         return list(running.problems().values()).count(None)
 
-    metrics.workers.labels("ready").set_function(ready)
-    metrics.workers.labels("missing").set_function(lambda: len(running.workers) - ready())
+    metrics.workers.by_state.labels("ready").set_function(ready)
+    metrics.workers.by_state.labels("missing").set_function(lambda: len(running.workers) - ready())
     metrics.shared = folder
 
 

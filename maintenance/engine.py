@@ -83,7 +83,7 @@ class Engine:
         schedule, pause = self._schedules[name], _PAUSE[0]
         while not self._stopping:
             if self._now() - due_at / 1000 > schedule.grace:
-                self._metrics.job_skipped.labels(name, "late").inc()
+                self._metrics.jobs.skipped.labels(name, "late").inc()
                 log.warning("a tick was given up", job=name, due_at=due_at)
                 return
             try:
@@ -91,7 +91,7 @@ class Engine:
                     return
                 waiting = await self._store.runs.list(jobs=[name], states=[RunState.WAITING], limit=10)
                 if any(run.trigger is Trigger.SCHEDULE and run.due_at < due_at for run in waiting):
-                    self._metrics.job_skipped.labels(name, "coalesced").inc()
+                    self._metrics.jobs.skipped.labels(name, "coalesced").inc()
                 elif await self._store.runs.add(tick_of(name, due_at, self._milliseconds(), self._reserved)):
                     self.wake()
             except CompanionError as problem:
@@ -136,7 +136,7 @@ class Engine:
         for name in sorted(self._unknown):
             done = await self._store.runs.list(jobs=[name], states=[RunState.DONE], limit=10)
             ended = [run.ended_at for run in done if run.ended_at is not None and not run.dry]
-            self._metrics.job_success.labels(name).set(max(ended, default=0) / 1000)
+            self._metrics.jobs.success.labels(name).set(max(ended, default=0) / 1000)
             self._unknown.discard(name)
 
     async def _look(self) -> None:
@@ -193,8 +193,8 @@ class Engine:
             await self._end(run, RunState.LOST, "its process died")
             return
         if before.started_at is None:
-            self._metrics.job_late.labels(job.name).observe(max(0.0, self._now() - run.due_at / 1000))
-        self._metrics.job_running.labels(job.name).set(1)
+            self._metrics.jobs.late.labels(job.name).observe(max(0.0, self._now() - run.due_at / 1000))
+        self._metrics.jobs.running.labels(job.name).set(1)
         log.info(
             "run", run=run.id, job=job.name, attempt=run.attempt, dry=run.dry, resumed=before.started_at is not None
         )
@@ -202,7 +202,7 @@ class Engine:
             run, state, problem = await self._work(job, run, term)
             await self._end(run, state, problem)
         finally:
-            self._metrics.job_running.labels(job.name).set(0)
+            self._metrics.jobs.running.labels(job.name).set(0)
 
     async def _work(self, job: Job, run: Run, term: Term) -> tuple[Run, RunState, str | Exception]:
         """Do batches until there are none left, or until it has to end; return the run as it is then, its state and why."""
@@ -213,7 +213,7 @@ class Engine:
         try:
             async with contextlib.aclosing(batches):  # type: ignore[type-var]
                 async for progress in batches:
-                    self._metrics.job_rows.labels(job.name).inc(max(0, progress.done - run.progress.done))
+                    self._metrics.jobs.rows.labels(job.name).inc(max(0, progress.done - run.progress.done))
                     run = replace(run, progress=progress, batches=run.batches + 1)
                     stopping = self._stopping and job.resumes
                     if stopping or cancelled.is_set() or time.monotonic() - noted >= _NOTE_SECONDS:
@@ -264,10 +264,10 @@ class Engine:
         log.info("run ended", run=run.id, job=run.job, state=state.value, error=error, **counts)
         if state is RunState.WAITING:
             return
-        self._metrics.job_runs.labels(run.job, state.value).inc()
-        self._metrics.job_seconds.labels(run.job).observe((now - (run.started_at or now)) / 1000)
+        self._metrics.jobs.runs.labels(run.job, state.value).inc()
+        self._metrics.jobs.seconds.labels(run.job).observe((now - (run.started_at or now)) / 1000)
         if state is RunState.DONE and not run.dry:
-            self._metrics.job_success.labels(run.job).set(now / 1000)
+            self._metrics.jobs.success.labels(run.job).set(now / 1000)
         schedule = self._schedules[run.job]
         # What was asked for wrongly stays wrong.
         if state is RunState.FAILED and run.attempt < schedule.attempts and not isinstance(why, Invalid):

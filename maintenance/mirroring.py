@@ -33,7 +33,7 @@ class Mirroring:
         self._leadership = leadership
         self._onlooker = _Onlooker(metrics.mirror)
         self._working: asyncio.Task[None] | None = None
-        metrics.lease_held.labels(LEASE).set_function(lambda: leadership.leading)
+        metrics.leases.held.labels(LEASE).set_function(lambda: leadership.leading)
 
     async def run(self) -> None:
         """Keep the mirror whenever the lease is ours, until `finish`."""

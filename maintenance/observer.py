@@ -156,7 +156,7 @@ class Observer:
             try:
                 result = await call()
             except Fenced as problem:
-                self._metrics.fenced.inc()
+                self._metrics.leases.fenced.inc()
                 log.warning("fenced: counting begins anew", problem=str(problem))
                 raise
             except CompanionError as problem:

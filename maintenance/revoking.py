@@ -29,7 +29,7 @@ class Revoking:
         if api is not None and settings.revocation_kick_changed:
             self._changed = ChangedAccounts(store.account_changes, store.revocations, self.revoker.wake)
         self._leadership = Leadership(store.leases, LEASE, holder, settings.revocation_lease)
-        metrics.lease_held.labels(LEASE).set_function(lambda: self._leadership.leading)
+        metrics.leases.held.labels(LEASE).set_function(lambda: self._leadership.leading)
 
     async def run(self) -> None:
         """Do what is due whenever the lease is ours."""

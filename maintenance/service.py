@@ -111,7 +111,7 @@ def _observing(settings: Settings, store: Store, metrics: Metrics, holder: str) 
         metrics=metrics,
     )
     leadership = Leadership(store.leases, LEASE, holder, settings.observer_lease)
-    metrics.lease_held.labels(LEASE).set_function(lambda: leadership.leading)
+    metrics.leases.held.labels(LEASE).set_function(lambda: leadership.leading)
     return observer, leadership
 
 

@@ -37,7 +37,7 @@ class ChangesApi:
         self._inbox = inbox
         self._router = router
         self._door = door
-        self._taken_metric = metrics.changes_taken
+        self._taken_metric = metrics.publishing.taken
         self._max_body = max_body
         self._max_batch = max_batch
         self._wake = taken

@@ -95,7 +95,7 @@ class Feed:
             if head > self._saved:
                 await self._source.save(position)
                 if position.isdecimal():
-                    self._metrics.checkpoint.set(int(position))
+                    self._metrics.publishing.checkpoint.set(int(position))
         except BaseException:
             self._acknowledged[:0] = acknowledged
             raise
@@ -114,12 +114,12 @@ class Feed:
             self._count_incidents()
             waiting = await self._patiently(self._source.backlog)
             if waiting is not None:
-                self._metrics.backlog.set(waiting)
+                self._metrics.publishing.backlog.set(waiting)
             await asyncio.sleep(_GAUGE_SECONDS)
 
     def _count_incidents(self) -> None:
         for incident, count in self._source.incidents.items():
-            self._metrics.source_incidents[incident].inc(count - self._counted.get(incident, 0))
+            self._metrics.publishing.incidents[incident].inc(count - self._counted.get(incident, 0))
             self._counted[incident] = count
 
     async def end(self) -> None:
@@ -155,6 +155,6 @@ class Feed:
         try:
             return await call()
         except Fenced as problem:
-            self._metrics.fenced.inc()
+            self._metrics.leases.fenced.inc()
             log.warning("fenced: another process has the lease", source=self.name, problem=str(problem))
             raise

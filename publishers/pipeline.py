@@ -178,8 +178,8 @@ class Pipeline:
             work.feed.finish(work.number)
             return
         now = int(time.time() * 1000)
-        self._metrics.changes_published.labels(work.change.op.value).inc()
-        self._metrics.change_lag.observe(max(0, now - work.change.at) / 1000)
+        self._metrics.publishing.published.labels(work.change.op.value).inc()
+        self._metrics.publishing.lag.observe(max(0, now - work.change.at) / 1000)
         log.debug("change published", event_id=work.change.event_id, source=work.feed.name, at=now)
         work.feed.finish(work.number, now)
 
@@ -212,7 +212,7 @@ class Pipeline:
 
     async def _bury(self, feed: Feed, item: Item, reason: str) -> None:
         await feed.bury(item, reason)
-        self._metrics.changes_dead.inc()
+        self._metrics.publishing.dead.inc()
         if item.change is not None:
             change = item.change
             log.error(

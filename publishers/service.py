@@ -65,7 +65,7 @@ async def running_publisher(settings: Settings, store: Store, metrics: Metrics) 
     """
     renderer = Renderer(make_router(settings), settings.publisher_qos, settings.publisher_expiry)
     async with MqttDelivery(_mqtt(settings), _Observer(metrics)) as delivery:
-        metrics.messages_in_flight.set_function(lambda: delivery.in_flight)
+        metrics.delivery.in_flight.set_function(lambda: delivery.in_flight)
         inbox = InboxSource(store.inbox, store.checkpoints)
         pipeline = Pipeline(
             sources=(inbox, *store.sources),
@@ -95,7 +95,7 @@ async def running_publisher(settings: Settings, store: Store, metrics: Metrics) 
 
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         leadership = Leadership(store.leases, LEASE, holder, settings.publisher_lease)
-        metrics.lease_held.labels(LEASE).set_function(lambda: leadership.leading)
+        metrics.leases.held.labels(LEASE).set_function(lambda: leadership.leading)
 
         async def finish() -> None:
             leadership.stop()
@@ -137,14 +137,14 @@ class _Observer:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._acknowledged = metrics.messages_acknowledged.inc
-        self._seconds = metrics.ack_seconds.observe
+        self._acknowledged = metrics.delivery.acknowledged.inc
+        self._seconds = metrics.delivery.ack_seconds.observe
         self._last_reason = ""
 
     def connected(self) -> None:
         """Count a connection."""
-        self._metrics.broker_connected.set(1)
-        self._metrics.broker_connects.inc()
+        self._metrics.delivery.connected.set(1)
+        self._metrics.delivery.connects.inc()
         self._last_reason = ""
         log.info("connected to the broker")
 
@@ -156,7 +156,7 @@ class _Observer:
 
     def disconnected(self, reason: str) -> None:
         """Note a lost connection."""
-        self._metrics.broker_connected.set(0)
+        self._metrics.delivery.connected.set(0)
         log.warning("disconnected from the broker", reason=reason)
 
     def acknowledged(self, seconds: float) -> None:
@@ -167,4 +167,4 @@ class _Observer:
     def refused(self, reason_code: int) -> None:
         """Count a refusal."""
         del reason_code  # the log line of the pipeline names it; as a label it would be an open set
-        self._metrics.messages_refused.inc()
+        self._metrics.delivery.refused.inc()

@@ -28,8 +28,8 @@ def counted(seconds: float, entries: int) -> Metrics:
     metrics.decided("authz", Deny(Reason.NO_RULE))
     metrics.seconds_of["authz"](seconds)
     metrics.audits.dropped.inc(2)
-    metrics.change_lag.observe(seconds)
-    metrics.cache_entries.labels("account").set(entries)
+    metrics.publishing.lag.observe(seconds)
+    metrics.caches.entries.labels("account").set(entries)
     return metrics
 
 
