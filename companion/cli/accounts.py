@@ -12,7 +12,7 @@ from broker_hooks.certificates import pin_of_file
 from broker_hooks.hashing import hash_password
 from companion.cli import secrets
 from companion.cli.audited import done, with_audited_store
-from companion.cli.context import print_json, print_rows, read_password, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, read_password, settings, with_store
 from companion.cli.importing import check_username, parse_expiry, read_accounts
 from companion.core.certificate_pins import checked_pin
 from companion.core.client_attrs import is_attr_value
@@ -210,7 +210,7 @@ def list_accounts(
         for account in accounts
     ]
     columns = ("username", "kind", "principal", "state", "expires", "groups", "tenant")
-    print_rows(f"{len(rows)} accounts", columns, rows)
+    print_rows(counted(len(rows), "account"), columns, rows)
 
 
 @app.command("import")
@@ -226,7 +226,7 @@ def import_accounts(
         lambda store: store.accounts.add(accounts),
         lambda _: [done("account_imported", username=one.username, detail=one.kind.value) for one in accounts],
     )
-    typer.echo(f"imported {len(accounts)} accounts")
+    typer.echo(f"imported {counted(len(accounts), 'account')}")
 
 
 def _membership(groups: list[str] | None, tenant: str) -> tuple[str, ...]:

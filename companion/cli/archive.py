@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.core.errors import CompanionError, Invalid, Permanent
 from companion.core.ports import Store
 from companion.settings.archives import place_of
@@ -52,7 +52,7 @@ def list_archives(
         )
         for one in found
     ]
-    print_rows(f"{len(rows)} archives", ("name", "collection", "documents", "bytes", "written"), rows)
+    print_rows(counted(len(rows), "archive"), ("name", "collection", "documents", "bytes", "written"), rows)
 
 
 @app.command()

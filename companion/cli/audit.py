@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.core.errors import Permanent
 from companion.core.ports import Store
 from companion.core.seals import Report, SealCheck, shown_seal
@@ -45,21 +45,23 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         problems = [one._asdict() for one in report.problems]
         print_json({"counts": counts, "last seal": last, "roots": len(kept), "problems": problems})
     else:
-        typer.echo(f"{report.checked} records checked against {last['seal'] if last else 0} seals")
+        typer.echo(
+            f"{counted(report.checked, 'record')} checked against {counted(last['seal'] if last else 0, 'seal')}"
+        )
         for name, count in counts.items():
             if name not in ("checked", "problems"):
                 typer.echo(f"{count} {_MEANING[name]}")
         if last:
             typer.echo(f"last seal: {last['root']}")
         typer.echo(
-            f"{len(kept)} roots in {path}"
+            f"{counted(len(kept), 'root')} in {path}"
             if kept
             else f"no roots in {path}: the seals have no witness outside of the store"
         )
         if report.problems:
             print_rows("problems", ("where", "what"), report.problems)
     if report.count:
-        raise Permanent(f"{report.count} problems in the audit")
+        raise Permanent(f"{counted(report.count, 'problem')} in the audit")
 
 
 _MEANING = {

@@ -82,6 +82,11 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     Console(width=width, markup=False, highlight=False).print(table)
 
 
+def counted(count: int, what: str) -> str:
+    """Return a count with its noun: `counted(1, "rule")` is "1 rule", of any other count "2 rules"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print JSON for programs."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

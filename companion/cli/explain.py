@@ -15,7 +15,7 @@ from broker_hooks.explaining import Explainer, note_lookups
 from broker_hooks.one_hop import acl_compiler
 from broker_hooks.what_if import what_if as replayed
 from companion.background import run
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.cli.operations_port import operations_connector, operations_url
 from companion.core.errors import CompanionError, Invalid, Transient, shown
 from companion.core.model import Action
@@ -134,7 +134,7 @@ def _show(answer: dict[str, Any]) -> None:
     ]
     more = f", {answer['rules_not_shown']} not shown" if answer["rules_not_shown"] else ""
     print_rows(
-        f"{len(rows)} rules about it, in the order of their nearness{more}",
+        f"{counted(len(rows), 'rule')} about it, in the order of their nearness{more}",
         ("id", "outcome", "missed", "subject", "does", "filter"),
         rows,
     )

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.core.errors import Invalid, Permanent
 from companion.core.ports import Store
 from companion.core.runs import Run, RunState
@@ -77,7 +77,7 @@ def list_jobs(as_json: AsJson = False) -> None:
         (name, _next(due[name], lacks[name]), _summary(latest[name]), job.purpose)
         for name, job in sorted(known.items())
     ]
-    print_rows(f"{len(rows)} jobs", ("job", "next", "last run", "purpose"), rows)
+    print_rows(counted(len(rows), "job"), ("job", "next", "last run", "purpose"), rows)
 
 
 @app.command("run")
@@ -158,7 +158,7 @@ def history(
         )
         for run in runs
     ]
-    print_rows(f"{len(rows)} runs", ("run", "state", "asked by", "began", "took", "did", "error"), rows)
+    print_rows(counted(len(rows), "run"), ("run", "state", "asked by", "began", "took", "did", "error"), rows)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from companion.cli.context import print_json, print_rows, with_store
+from companion.cli.context import counted, print_json, print_rows, with_store
 from companion.core.errors import Invalid
 from companion.core.lockouts import Lockout
 from companion.core.ports import Store
@@ -37,7 +37,7 @@ def list_lockouts(
         )
         return
     rows = [(one.target.username, one.target.address, str(one.times), _moment(one)) for one in lockouts]
-    print_rows(f"{len(rows)} lock-outs", ("user name", "address", "times", "until"), rows)
+    print_rows(counted(len(rows), "lock-out"), ("user name", "address", "times", "until"), rows)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from companion.cli.context import print_json, print_rows, with_store
+from companion.cli.context import counted, print_json, print_rows, with_store
 from companion.core.presence_view import asked, shown
 
 
@@ -45,4 +45,4 @@ def presence(
     ]
     online = sum(one.online for one in found)
     columns = ("client", "principal", "state", "connected", "disconnected", "reason", "peer", "node")
-    print_rows(f"{len(rows)} clients, {online} online", columns, rows)
+    print_rows(f"{counted(len(rows), 'client')}, {online} online", columns, rows)

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.core.errors import Invalid
 from companion.core.ports import Store
 from companion.core.revocations import Revocation, Target, revocation_of, shown_revocation
@@ -125,7 +125,7 @@ def show(revocation_id: RevocationId, as_json: AsJson = False) -> None:
     rows = [(name, str(value)) for name, value in shown_revocation(found).items() if value not in ("", None, [])]
     print_rows(found.id, ("what", "is"), [row for row in rows if row[0] != "steps"])
     steps = [(one.step.value, _when(one.at), f"{one.took} ms", one.detail) for one in found.steps]
-    print_rows(f"{len(steps)} steps", ("step", "done", "took", "what came of it"), steps)
+    print_rows(counted(len(steps), "step"), ("step", "done", "took", "what came of it"), steps)
 
 
 @app.command("list")
@@ -143,7 +143,7 @@ def list_revocations(
         (one.id, one.target.value, one.name, one.cause.value, _state(one), _when(one.at), one.error or one.reason)
         for one in found
     ]
-    print_rows(f"{len(rows)} revocations", ("id", "what", "name", "why", "state", "since", ""), rows)
+    print_rows(counted(len(rows), "revocation"), ("id", "what", "name", "why", "state", "since", ""), rows)
 
 
 def _revoke(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from companion.cli.audited import done, with_audited_store
-from companion.cli.context import print_json, print_rows, with_store
+from companion.cli.context import counted, print_json, print_rows, with_store
 from companion.core.errors import Invalid
 from companion.core.rules import (
     ANY_QOS,
@@ -133,7 +133,7 @@ def list_rules(
         for rule in rules
     ]
     columns = ("id", "subject", "effect", "action", "filter", "qos", "retain", "when", "from where")
-    print_rows(f"{len(rows)} rules", columns, rows)
+    print_rows(counted(len(rows), "rule"), columns, rows)
 
 
 @app.command()

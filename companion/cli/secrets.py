@@ -14,7 +14,7 @@ from broker_hooks.hashing import hash_password
 from broker_hooks.secrets_of import refusal_of
 from broker_hooks.uses import name_of_secret
 from companion.cli.audited import done, with_audited_store
-from companion.cli.context import print_json, print_rows, read_password, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, read_password, settings, with_store
 from companion.cli.importing import parse_expiry
 from companion.core.errors import Invalid
 from companion.core.model import MAX_SECRETS, Account, AccountSecret, Reason
@@ -99,7 +99,7 @@ def list_secrets(
         for one in described
     ]
     print_rows(
-        f"{len(rows)} secrets, {MAX_SECRETS} beside the password at most",
+        f"{counted(len(rows), 'secret')}, {MAX_SECRETS} beside the password at most",
         ("id", "state", "not before", "not after", "last used"),
         rows,
     )

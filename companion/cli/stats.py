@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.core.ports import Store
 from companion.core.stats import Stat
 from companion.core.stats_view import Series, asked, series, shown
@@ -64,7 +64,7 @@ def show(
 def _print_totals(found: Sequence[Series]) -> None:
     most = max(abs(one.total) for one in found)
     rows = [(one.key, one.flag or "owner", f"{one.total:,}", bar(one.total, most)) for one in found]
-    print_rows(f"{len(rows)} keys", ("key", "as", "total", ""), rows)
+    print_rows(counted(len(rows), "key"), ("key", "as", "total", ""), rows)
 
 
 def _print_course(one: Series, by: str) -> None:

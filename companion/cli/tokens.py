@@ -10,7 +10,7 @@ import typer
 
 from broker_hooks.long_tokens import name_of_long_token
 from companion.cli.audited import done, with_audited_store
-from companion.cli.context import print_json, print_rows, settings, with_store
+from companion.cli.context import counted, print_json, print_rows, settings, with_store
 from companion.cli.importing import check_username, parse_expiry
 from companion.core.errors import Invalid
 from companion.core.long_tokens import (
@@ -101,7 +101,7 @@ def list_tokens(
         return
     rows = [tuple(map(_shown, one.values())) for one in described]
     columns = ("id", "username", "name", "scopes", "addresses", "created", "expires", "last used")
-    print_rows(f"{len(rows)} tokens", columns, rows)
+    print_rows(counted(len(rows), "token"), columns, rows)
 
 
 @app.command()

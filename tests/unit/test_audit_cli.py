@@ -95,8 +95,8 @@ def test_verify(companion: Companion, tmp_path: Path) -> None:
     ended = companion("audit", "verify")
     assert ended.code == 0
     lines = ended.output.splitlines()
-    assert lines[:2] == ["11 records checked against 1 seals", "1 not sealed yet"]
-    assert lines[3] == f"1 roots in {data / 'audit-roots.jsonl'}"
+    assert lines[:2] == ["11 records checked against 1 seal", "1 not sealed yet"]
+    assert lines[3] == f"1 root in {data / 'audit-roots.jsonl'}"
     asyncio.run(sealed("UPDATE audits SET username = 'bob' WHERE number = 3"))
     asyncio.run(sealed("DELETE FROM audits WHERE number = 7"))
     ended = companion("audit", "verify")

@@ -218,6 +218,25 @@ def test_accounts_from_adding_to_disabling(companion: Companion) -> None:
     assert "$2b$" not in table
 
 
+def test_a_title_counts_one_as_one(companion: Companion) -> None:
+    """One row has a noun in the singular, none and several have it in the plural."""
+
+    def titles() -> list[str]:
+        lists = ("accounts", "rules", "revoke")
+        return [companion(name, "list").output.splitlines()[0].strip() for name in lists]
+
+    assert titles() == ["0 accounts", "0 rules", "0 revocations"]
+    for count, expected in (
+        (1, ["1 account", "1 rule", "1 revocation"]),
+        (2, ["2 accounts", "2 rules", "2 revocations"]),
+    ):
+        name = f"user-{count}"
+        assert companion("accounts", "add", name, "--password-file", "-", typed="x").code == 0
+        assert companion("rules", "add", "--account", name, "allow", "publish", "a/#").code == 0
+        assert companion("revoke", "account", name).code == 0
+        assert titles() == expected
+
+
 def test_the_store_is_its_owners_alone(companion: Companion, tmp_path: Path) -> None:
     """The data folder and the file with the hashes can be read by their owner only."""
     companion("accounts", "list")
