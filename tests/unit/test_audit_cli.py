@@ -18,9 +18,9 @@ from companion.core.model import Audit
 from companion.spool import Spool
 from companion.stores.embedded import EmbeddedStore
 from companion.stores.embedded.audits import EmbeddedAudits
+from tests.support.command_line import Companion, companion
 from tests.support.entities import audit
 from tests.unit.test_auditor import execute, run, work_of
-from tests.unit.test_cli import Companion, companion
 
 __all__ = ["companion"]
 

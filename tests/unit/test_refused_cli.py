@@ -12,8 +12,8 @@ import pytest
 from companion.core.errors import Invalid
 from companion.core.refusals import since
 from companion.stores.embedded import EmbeddedStore
+from tests.support.command_line import Companion, companion
 from tests.support.entities import audit
-from tests.unit.test_cli import Companion, companion
 
 __all__ = ["companion"]
 
