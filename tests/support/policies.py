@@ -1,4 +1,4 @@
-"""Rule sets and requests over a small universe of topics, and the right decision on each by brute force."""
+"""Rules and requests in short, sets of them over a small universe of topics, and the right decision on each by brute force."""
 
 from __future__ import annotations
 
@@ -158,3 +158,29 @@ def _answer(denying: Sequence[str], allowing: Sequence[str]) -> Expected:
     if allowing:
         return Allow, Reason.RULE, set(allowing)
     return Deny, Reason.NO_RULE, {""}
+
+
+NO_RULE = Deny(Reason.NO_RULE)
+
+
+def allow(filter_: str, action: RuleAction = RuleAction.ALL, *, id_: str = "yes") -> Rule:
+    return Rule(EVERYONE, Effect.ALLOW, action, filter_, id=id_)
+
+
+def deny(filter_: str, action: RuleAction = RuleAction.ALL, *, id_: str = "no") -> Rule:
+    return Rule(EVERYONE, Effect.DENY, action, filter_, id=id_)
+
+
+def publish(topic: str, qos: int | None = None, *, retain: bool | None = None) -> Access:
+    return Access(Action.PUBLISH, topic, qos=qos, retain=retain)
+
+
+def subscribe(topic_filter: str, qos: int | None = None) -> Access:
+    return Access(Action.SUBSCRIBE, topic_filter, qos=qos)
+
+
+def check(decision: Decision, right: Expected) -> None:
+    kind, reason, ids = right
+    assert isinstance(decision, kind)
+    assert decision.reason is reason
+    assert decision.rule in ids
