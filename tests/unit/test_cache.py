@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 
 from broker_hooks.cache import Cache
 from companion.metrics import Metrics
+from tests.support.clocks import Clock, clock
+
+__all__ = ["clock"]
 
 SECONDS = 100.0
-
-
-@dataclass(slots=True)
-class Clock:
-    """A clock that moves when it is told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

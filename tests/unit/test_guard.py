@@ -17,19 +17,13 @@ from companion.core.model import Allow, Connect, Decision, Deny, Reason
 from companion.metrics import Metrics
 from companion.stores.counters import LocalCounters
 from companion.stores.lockouts import LocalLockouts
+from tests.support.clocks import Clock, clock
 from tests.support.waiting import wait_until
+
+__all__ = ["clock"]
 
 KEYS = ["the-hook-key-of-the-tests"]
 FAILURES, ADDRESS_FAILURES, SECONDS, LONGEST = 3, 6, 60.0, 150.0
-
-
-class Clock:
-    """A clock that moves when it is told to, for windows and for ends."""
-
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Counted(LocalCounters):
@@ -110,11 +104,6 @@ class Door:
             if await self.knock(**knock) in {Reason.THROTTLED, Reason.ADDRESS_THROTTLED}:
                 return count
         raise AssertionError("never refused")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
