@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from tests.support.recording import recorded_requests
 from tests.support.waiting import wait_until
 
@@ -160,3 +162,9 @@ def recorded(label: str) -> list[Asked]:
         for request in recorded_requests()
         if request.label == f"json: {label}"
     ]
+
+
+@pytest.fixture
+async def hooks() -> AsyncIterator[Hooks]:
+    async with nothing_left(), running_hooks() as running:
+        yield running

@@ -10,22 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from companion.embedded import EmbeddedBroker, EmbeddedBrokerConfig
-from tests.broker.embedded_client import (
-    DISCONNECT_PACKET,
-    Message,
-    Will,
-    client,
-    connect_packet,
-    publish_packet,
-)
-from tests.broker.embedded_hooks import ALLOW, DENY, Asked, Hooks, Reply, allowed, nothing_left, recorded, running_hooks
+from tests.broker.embedded_client import DISCONNECT_PACKET, Message, Will, client, connect_packet, publish_packet
+from tests.broker.embedded_hooks import ALLOW, DENY, Asked, Hooks, Reply, allowed, hooks, recorded, running_hooks
 from tests.support.waiting import wait_until
 
-
-@pytest.fixture
-async def hooks() -> AsyncIterator[Hooks]:
-    async with nothing_left(), running_hooks() as running:
-        yield running
+__all__ = ["hooks"]
 
 
 @pytest.fixture
