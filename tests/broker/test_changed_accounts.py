@@ -17,16 +17,11 @@ from companion.core.model import AccountSecret
 from companion.core.revocations import Cause
 from companion.settings import Role
 from tests.support import mongo, production, redis
-from tests.support.emqx import Emqx, options
+from tests.support.emqx import Emqx, emqx, options
 from tests.support.eventually import eventually
 from tests.support.service import Service, account_of, serving
 
-
-@pytest.fixture
-async def emqx() -> AsyncIterator[Emqx]:
-    server = Emqx()
-    async with server.serving():
-        yield server
+__all__ = ["emqx"]
 
 
 @contextlib.asynccontextmanager

@@ -16,8 +16,10 @@ from pydantic import SecretStr
 from companion.core.errors import Permanent, Transient
 from companion.emqx_api import BULK, PAGE, Client, EmqxApi
 from companion.metrics import Metrics
-from tests.support.emqx import SECRET, Emqx, authorization, options, recorded
+from tests.support.emqx import SECRET, Emqx, authorization, emqx, options, recorded
 from tests.support.service import make_settings
+
+__all__ = ["emqx"]
 
 UNTIL = 1_893_456_000
 HOSTILE = ("a/b", "a b", "a%2Fb", "?x=1", "#", "..", "ä", "🦔", "a&username=b", '"')
@@ -27,13 +29,6 @@ HOSTILE = ("a/b", "a b", "a%2Fb", "?x=1", "#", "..", "ä", "🦔", "a&username=b
 async def opened(folder: Path, url: str, metrics: Metrics | None = None, **more: Any) -> AsyncIterator[EmqxApi]:
     async with EmqxApi.open(make_settings(folder, **options(url, **more)), metrics or Metrics()) as api:
         yield api
-
-
-@pytest.fixture
-async def emqx() -> AsyncIterator[Emqx]:
-    server = Emqx()
-    async with server.serving():
-        yield server
 
 
 @pytest.fixture

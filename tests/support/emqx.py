@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+import pytest
 from aiohttp import web
 
 FIXTURE: Final = Path(__file__).parents[1] / "fixtures" / "emqx-5.8.9-rest.jsonl"
@@ -206,3 +207,10 @@ def options(url: str, **more: Any) -> dict[str, Any]:
         "emqx_timeout": 10.0,
         **more,
     }
+
+
+@pytest.fixture
+async def emqx() -> AsyncIterator[Emqx]:
+    server = Emqx()
+    async with server.serving():
+        yield server
