@@ -1,136 +1,27 @@
-"""TLS on our own ports: real handshakes with real processes, and certificates that change while connections run."""
+"""TLS on our own ports: real handshakes with real processes, what is spoken and shown, and who is trusted."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import ssl
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
-from broker_hooks.hashing import hash_password
-from companion.core.model import Account, Kind
 from companion.embedded import EmbeddedBroker, EmbeddedBrokerConfig
-from companion.stores.embedded import EmbeddedStore
 from tests.broker.embedded_client import client
-from tests.support.certificates import Authority, Issued, replace
-from tests.support.eventually import eventually
-from tests.support.raw_http import RawConnection, request
-from tests.support.serve import Serving, companion_serve, refused_serve
-from tests.support.waiting import wait_until
+from tests.support.certificates import Authority, replace
+from tests.support.listeners import ALLOW, REFUSED, House, house, open_house
+from tests.support.raw_http import request
+from tests.support.serve import companion_serve, refused_serve
+from tests.support.service import HOOK_KEY, OPS_KEY
 
-HOOK_KEY: Final = "the-hook-key-of-the-tests"
-OPS_KEY: Final = "the-operations-key-of-the-tests"
-ASK: Final = json.dumps({"username": "alice", "clientid": "c", "action": "subscribe", "topic": "alice/#"}).encode()
-ALLOW: Final = b'{"result":"allow"}'
-CONNECTIONS: Final = 12
-POLL: Final = 0.2
-REFUSED: Final = "certificate refused: the old one stays"
-
-
-class House:
-    """The files of a service with TLS on both ports, and clients of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ca = Authority()
-        self.ca_file = folder / "ca.pem"
-        self.ca_file.write_bytes(self.ca.certificate)
-        self.cert, self.key = folder / "server.pem", folder / "server.key"
-        self.first = self.ca.issue()
-        self.first.write(self.cert, self.key)
-        self.service: Serving
-
-    @property
-    def settings(self) -> dict[str, object]:
-        both = {
-            f"{port}_tls_{name}": path
-            for port in ("hooks", "ops")
-            for name, path in (("cert", self.cert), ("key", self.key))
-        }
-        return {**both, "hooks_keys": HOOK_KEY, "ops_keys": OPS_KEY, "tls_poll": POLL, "log_decisions": "none"}
-
-    def trusting(self, presented: Issued | None = None) -> ssl.SSLContext:
-        """Return the context of a client that trusts our CA."""
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        if presented is not None:
-            pair = self.folder / "client.pem"
-            pair.write_bytes(presented.certificate + presented.key)
-            context.load_cert_chain(pair)
-        return context
-
-    @contextlib.asynccontextmanager
-    async def connected(
-        self, port: int, context: ssl.SSLContext | None = None
-    ) -> AsyncIterator[tuple[RawConnection, bytes]]:
-        """Connect with TLS; yield the connection and the certificate that was shown."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context or self.trusting())
-        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        try:
-            yield RawConnection(reader, writer), shown
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    async def ask(self, context: ssl.SSLContext | None = None, key: str = HOOK_KEY) -> tuple[int, bytes]:
-        """Ask the hooks; return status and body."""
-        async with self.connected(self.service.hooks_port, context) as (connection, _):
-            return await asked(connection, key)
-
-    async def shown(self, port: int) -> set[bytes]:
-        """Return the certificates that are shown on many connections."""
-
-        async def once() -> bytes:
-            async with self.connected(port) as (_, certificate):
-                return certificate
-
-        return set(await asyncio.gather(*(once() for _ in range(CONNECTIONS))))
-
-    async def ops(self, method: str, path: str) -> tuple[int, str]:
-        async with self.connected(self.service.ops_port) as (connection, _):
-            await connection.send(request(path, key=OPS_KEY, method=method))
-            answer = await connection.answer()
-            return answer.status, answer.body.decode()
-
-    async def metric(self, name: str, port: str = "hooks") -> float:
-        _, text = await self.ops("GET", "/metrics")
-        (value,) = [
-            line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f'{name}{{port="{port}"}}')
-        ]
-        return float(value)
-
-    async def refuses(self, context: ssl.SSLContext) -> None:
-        """Fail unless no answer comes to a client with this context. With TLS 1.3 it may learn of it only when it reads."""
-        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-            await self.ask(context)
-
-
-async def asked(connection: RawConnection, key: str = HOOK_KEY) -> tuple[int, bytes]:
-    await connection.send(request("/mqtt/authz", ASK, key=key))
-    answer = await connection.answer()
-    return answer.status, answer.body
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> House:
-    async with EmbeddedStore.open(tmp_path / "data") as store:
-        await store.accounts.add([Account("alice", Kind.DEVICE, "alice", hash_password("secret", 4))])
-    return House(tmp_path)
-
-
-@contextlib.asynccontextmanager
-async def open_house(house: House, *options: str, **more: object) -> AsyncIterator[Serving]:
-    settings = {**house.settings, **more}
-    async with companion_serve(house.folder / "data", "--role", "hooks", *options, **settings) as house.service:
-        yield house.service
+__all__ = ["house"]
 
 
 def only(version: ssl.TLSVersion, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -173,117 +64,6 @@ async def test_which_versions_are_spoken(house: House) -> None:
             pass
         assert (await house.ops("GET", "/healthz"))[0] == 200
         assert await house.metric("companion_tls_certificate_expiry_timestamp_seconds") == house.first.ends
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_certificate_changes_while_connections_run(house: House, workers: str) -> None:
-    """New connections, on every worker and both ports, get the new one; those that there are go on, and no request fails."""
-    async with open_house(house, "--workers", workers) as service:
-        assert await house.shown(service.hooks_port) == {house.first.der}
-        async with contextlib.AsyncExitStack() as stack:
-            kept = [await stack.enter_async_context(house.connected(service.hooks_port)) for _ in range(4)]
-            stop = asyncio.Event()
-
-            async def go_on(connection: RawConnection) -> int:
-                count = 0
-                while not stop.is_set():
-                    assert await asked(connection) == (200, ALLOW)
-                    count += 1
-                    await asyncio.sleep(0.01)
-                return count
-
-            going = [asyncio.create_task(go_on(connection)) for connection, _ in kept]
-            second = house.ca.issue(days=2)
-            second.write(house.cert, house.key)
-
-            async def changed() -> bool:
-                ports = (service.hooks_port, service.ops_port)
-                return [await house.shown(port) for port in ports] == [{second.der}] * 2
-
-            await eventually(changed, 60, what="every new connection is shown the new certificate")
-            assert {certificate for _, certificate in kept} == {house.first.der}
-            assert not any(task.done() for task in going)
-            stop.set()
-            async with asyncio.timeout(30):
-                assert min(await asyncio.gather(*going)) > 1
-        assert await house.metric("companion_tls_certificate_expiry_timestamp_seconds") == second.ends
-        assert await house.metric("companion_tls_certificate_refused") == 0
-        assert len(service.logged("certificate changed", port="hooks")) == 1
-
-
-async def test_sighup_and_reload_look_at_once(house: House) -> None:
-    """They do not wait for the next look; a worker that starts later has what was good, whatever the files hold by then."""
-    async with open_house(house, "--workers", "2", tls_poll=3600) as service:
-        second, third = house.ca.issue(), house.ca.issue()
-        second.write(house.cert, house.key)
-        status, text = await house.ops("POST", "/reload")
-        assert (status, "certificate of hooks" in json.loads(text)["parts"]) == (200, True)
-        assert await house.shown(service.hooks_port) == {second.der}
-        third.write(house.cert, house.key)
-        service.hang_up()
-        await service.logs("certificate changed", 2, port="hooks")
-
-        async def changed() -> bool:
-            return await house.shown(service.hooks_port) == {third.der}
-
-        await eventually(changed, 60, what="the third is shown")
-        house.key.write_bytes(b"x")
-        os.kill(service.children[0], 9)
-        await service.logs("worker started", 3)
-        assert await house.shown(service.hooks_port) == {third.der}
-
-
-async def test_a_wrong_pair_is_kept_out(house: House) -> None:
-    """Half a pair, half a file, no file, what has ended: refused, told, counted; the old one stays until a good one comes."""
-    async with open_house(house) as service:
-        other, ended, good = house.ca.issue(), house.ca.issue(days=-1), house.ca.issue(days=3)
-        wrong: Sequence[tuple[str, bytes, bytes]] = (
-            ("hooks_tls_key", other.certificate, house.first.key),
-            ("hooks_tls_key", house.first.certificate, other.key),
-            ("hooks_tls_cert", other.certificate[:200], other.key),
-            ("hooks_tls_cert", b"", other.key),
-            ("hooks_tls_key", other.certificate, other.key[:100]),
-            ("hooks_tls_cert", ended.certificate, ended.key),
-        )
-        for number, (field, certificate, key) in enumerate(wrong, 1):
-            Issued(certificate, key).write(house.cert, house.key)
-            status, text = await house.ops("POST", "/reload")
-            assert (number, status, json.loads(text)["field"]) == (number, 422, field)
-            assert await house.shown(service.hooks_port) == {house.first.der}
-            assert await house.metric("companion_tls_certificate_refused") == 1
-        house.key.unlink()
-        Issued(good.certificate, b"").write(house.cert, house.folder / "elsewhere")
-
-        def missed() -> bool:
-            told = service.logged(REFUSED, port="hooks")
-            return any(one["problem"].startswith("hooks_tls_key") and "No such file" in one["problem"] for one in told)
-
-        await wait_until(missed, 60, "the key is missed")
-        assert await house.ask() == (200, ALLOW)
-        good.write(house.cert, house.key)
-
-        async def changed() -> bool:
-            return await house.shown(service.hooks_port) == {good.der}
-
-        await eventually(changed, 60, what="the good one is shown")
-        assert await house.metric("companion_tls_certificate_refused") == 0
-        assert await house.metric("companion_tls_certificate_expiry_timestamp_seconds") == good.ends
-        assert "PRIVATE KEY" not in json.dumps(service.entries)
-
-
-async def test_what_stays_wrong_is_told_once(house: House) -> None:
-    """However often it is looked at: those of the other port, which are looked at as often, change five times meanwhile."""
-    cert, key = house.folder / "ops.pem", house.folder / "ops.key"
-    house.ca.issue().write(cert, key)
-    async with open_house(house, ops_tls_cert=cert, ops_tls_key=key) as service:
-        house.key.unlink()
-        await service.logs(REFUSED, port="hooks")
-        for number in range(1, 6):
-            house.ca.issue().write(cert, key)
-            await service.logs("certificate changed", number, port="ops")
-        assert len(service.logged(REFUSED, port="hooks")) == 1
-        assert await house.metric("companion_tls_certificate_refused") == 1
-        assert await house.shown(service.hooks_port) == {house.first.der}
 
 
 async def test_client_certificates(house: House) -> None:
