@@ -4,23 +4,56 @@ Deny beats allow, whatever the order; what no rule allows is denied; each decisi
 judged by the rules that *match* its topic. A subscription is judged by what it could receive: it is allowed only when one allow
 rule *covers* its filter, and denied as soon as one deny rule *overlaps* it. A rule may hold at some times or in some places only,
 which is looked at anew for every request, so that a policy can be cached over the end of a time window.
+
+Most rules hold for many principals and differ between them by the values of placeholders only. So what is compiled is shared by all
+whose rules are the same: a policy itself is little more than those values, which are put in when a rule is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from companion.core.errors import Invalid
 from companion.core.locations import Networks, is_within, networks_of
 from companion.core.model import Access, Action, Allow, Decision, Deny, Reason
-from companion.core.rules import ANY_QOS, EVERYONE, Effect, Rule, RuleAction, check_limits
-from companion.core.topics import Levels, check_filter, check_topic, covers, matches, overlaps, split_share
+from companion.core.rules import ANY_QOS, EVERYONE, PLACEHOLDERS, Effect, Rule, RuleAction, check_limits
+from companion.core.templates import Template, escape_level
+from companion.core.topics import (
+    MAX_TOPIC_BYTES,
+    Levels,
+    check_filter,
+    check_topic,
+    covers,
+    matches,
+    overlaps,
+    split_share,
+)
 from companion.core.windows import FOREVER, Schedule, schedule_of
 
 _NO_RULE: Final = Deny(Reason.NO_RULE)
 _WILDCARDS: Final = frozenset({"+", "#"})
+_NAMES: Final = tuple(sorted(PLACEHOLDERS))
+
+_SHORT: Final = 256
+"""Values of no more ASCII characters than this have room in all filters but those that are very long."""
+
+Values = tuple[str | None, ...]
+"""The escaped values of the placeholders, in the order of `_NAMES`; None for one without a value."""
+
+
+class Slot(NamedTuple):
+    """A level with a placeholder: which, and what stands around it."""
+
+    number: int
+    before: str
+    after: str
+
+
+Form = tuple[str | Slot, ...]
+"""Levels some of which have a placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +74,9 @@ class Conditions:
         return is_within(peer_host, self.networks) if self.networks else True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Compiled:
-    """A rule whose placeholders have their values."""
+    """A rule whose placeholders have their values; or, with a `form`, one for all who have values for the same placeholders."""
 
     levels: Levels
     effect: Effect
@@ -51,6 +84,15 @@ class Compiled:
     retain: bool | None
     conditions: Conditions | None
     verdict: Decision
+    form: Form | None = None
+
+    def of(self, values: Values) -> Levels:
+        """Return the levels of the filter with these values."""
+        if self.form is None:
+            return self.levels
+        return tuple(
+            [part if type(part) is str else f"{part[1]}{values[part[0]]}{part[2]}" for part in self.form]  # type: ignore[index]
+        )
 
     def allows(self, access: Access, now: float | None) -> bool:
         """Tell whether an allow rule holds; what is not known (QoS, retain, time, address) meets only a rule without that limit."""
@@ -93,8 +135,8 @@ class _Table:
         wild: list[Compiled] = []
         by_first: dict[str, list[Compiled]] = {}
         for rule in rules:
-            first = rule.levels[0]
-            if first in _WILDCARDS:
+            first = rule.levels[0] if rule.form is None else rule.form[0]
+            if type(first) is not str or first in _WILDCARDS:
                 wild.append(rule)
                 for some in by_first.values():
                     some.append(rule)
@@ -110,24 +152,29 @@ class _Table:
         return self._all if first in _WILDCARDS else self._by_first.get(first, self._wild)
 
 
-class Policy:
-    """What one principal may do. Immutable; safe to share and to cache."""
+class _Shared:
+    """What all have in common whose rules are the same, and the placeholders that have a value."""
 
-    __slots__ = ("_allow_publish", "_allow_subscribe", "_deny_publish", "_deny_subscribe", "_schedules", "size")
+    __slots__ = (
+        "__weakref__",
+        "allow_publish",
+        "allow_subscribe",
+        "deny_publish",
+        "deny_subscribe",
+        "long",
+        "schedules",
+        "size",
+    )
 
-    def __init__(self, rules: Iterable[Rule], values: Mapping[str, str]) -> None:
-        """Compile `rules` for a principal whose placeholders have these `values`.
-
-        An allow rule whose placeholder has no value grants nothing; a deny rule then denies every value of that level.
-        Raises `Invalid` for a rule that cannot be enforced.
-        """
+    def __init__(self, rules: Sequence[Rule], present: frozenset[str]) -> None:
         tables: dict[tuple[Effect, Action], list[Compiled]] = {
             (effect, action): [] for effect in Effect for action in Action
         }
         schedules: dict[Schedule, None] = {}
         self.size = 0
+        self.long = any(4 * len(rule.filter) + _SHORT * rule.filter.count("$") > MAX_TOPIC_BYTES for rule in rules)
         for rule in rules:
-            compiled = compiled_rule(rule, values)
+            compiled = _compiled_form(rule, present)
             if compiled is None:
                 continue
             self.size += 1
@@ -136,11 +183,47 @@ class Policy:
             for action in Action:
                 if rule.action in (RuleAction.ALL, action.value):
                     tables[rule.effect, action].append(compiled)
-        self._schedules = tuple(schedules)
-        self._deny_publish = _Table(tables[Effect.DENY, Action.PUBLISH])
-        self._allow_publish = _Table(tables[Effect.ALLOW, Action.PUBLISH])
-        self._deny_subscribe = _Table(tables[Effect.DENY, Action.SUBSCRIBE])
-        self._allow_subscribe = _Table(tables[Effect.ALLOW, Action.SUBSCRIBE])
+        self.schedules = tuple(schedules)
+        self.deny_publish = _Table(tables[Effect.DENY, Action.PUBLISH])
+        self.allow_publish = _Table(tables[Effect.ALLOW, Action.PUBLISH])
+        self.deny_subscribe = _Table(tables[Effect.DENY, Action.SUBSCRIBE])
+        self.allow_subscribe = _Table(tables[Effect.ALLOW, Action.SUBSCRIBE])
+
+
+_shared: Final[WeakValueDictionary[tuple[tuple[Rule, ...], frozenset[str]], _Shared]] = WeakValueDictionary()
+_forms: Final[WeakValueDictionary[tuple[Rule, frozenset[str]], Compiled]] = WeakValueDictionary()
+
+
+class Policy:
+    """What one principal may do. Immutable; safe to share and to cache."""
+
+    __slots__ = ("_shared", "_values", "compiled")
+
+    def __init__(self, rules: Iterable[Rule], values: Mapping[str, str]) -> None:
+        """Compile `rules` for a principal whose placeholders have these `values`.
+
+        An allow rule whose placeholder has no value grants nothing; a deny rule then denies every value of that level.
+        Raises `Invalid` for a rule that cannot be enforced.
+        """
+        kept = tuple(rules)
+        self._values: Values = tuple([escape_level(value) if (value := values.get(name)) else None for name in _NAMES])
+        key = (kept, frozenset(name for name in _NAMES if values.get(name)))
+        shared = _shared.get(key)
+        self.compiled = 0
+        """How many rules had to be compiled for it, which nobody had before."""
+        if shared is None:
+            shared = _shared[key] = _Shared(*key)
+            self.compiled = shared.size
+        if shared.long or not all(map(_is_short, self._values)):
+            # Put in, such values may make what is no filter; mostly they cannot.
+            for rule in kept:
+                compiled_rule(rule, values)
+        self._shared = shared
+
+    @property
+    def size(self) -> int:
+        """How many rules it has."""
+        return self._shared.size
 
     def decide(self, access: Access, now: float | None = None) -> Decision:
         """Judge one publish or subscribe at this time (Unix seconds). An invalid topic is a denial, not an error.
@@ -159,25 +242,67 @@ class Policy:
 
         Mostly that is when the next time window opens or closes; it may be earlier, never later.
         """
-        return min((schedule.certain_until(now) for schedule in self._schedules), default=FOREVER)
+        return min((schedule.certain_until(now) for schedule in self._shared.schedules), default=FOREVER)
 
     def _publish(self, topic: Levels, access: Access, now: float | None) -> Decision:
-        for rule in self._deny_publish.near(topic):
-            if matches(rule.levels, topic) and rule.denies(access, now):
+        values = self._values
+        for rule in self._shared.deny_publish.near(topic):
+            if matches(rule.of(values), topic) and rule.denies(access, now):
                 return rule.verdict
-        for rule in self._allow_publish.near(topic):
-            if matches(rule.levels, topic) and rule.allows(access, now):
+        for rule in self._shared.allow_publish.near(topic):
+            if matches(rule.of(values), topic) and rule.allows(access, now):
                 return rule.verdict
         return _NO_RULE
 
     def _subscribe(self, wanted: Levels, access: Access, now: float | None) -> Decision:
-        for rule in self._deny_subscribe.near(wanted):
-            if overlaps(rule.levels, wanted) and rule.denies(access, now):
+        values = self._values
+        for rule in self._shared.deny_subscribe.near(wanted):
+            if overlaps(rule.of(values), wanted) and rule.denies(access, now):
                 return rule.verdict
-        for rule in self._allow_subscribe.near(wanted):
-            if covers(rule.levels, wanted) and rule.allows(access, now):
+        for rule in self._shared.allow_subscribe.near(wanted):
+            if covers(rule.of(values), wanted) and rule.allows(access, now):
                 return rule.verdict
         return _NO_RULE
+
+
+def _is_short(value: str | None) -> bool:
+    return value is None or (value.isascii() and len(value) <= _SHORT)
+
+
+def _compiled_form(rule: Rule, present: frozenset[str]) -> Compiled | None:
+    """Return the rule for all who have values for these placeholders; None for an allow rule with another one.
+
+    Raises `Invalid` for a rule that cannot be enforced.
+    """
+    compiled = _forms.get((rule, present))
+    if compiled is None:
+        template = check_limits(rule)
+        if rule.effect is Effect.ALLOW and not present.issuperset(template.names):
+            return None
+        # With any values it is compiled as for anybody: what is a filter with some is one with all that are not too long.
+        plain = compiled_rule(rule, dict.fromkeys(present, "x"))
+        if plain is None:
+            return None
+        form = _form(template, present)
+        compiled = plain if all(type(part) is str for part in form) else replace(plain, levels=(), form=form)
+        _forms[rule, present] = compiled
+    return compiled
+
+
+def _form(template: Template, present: frozenset[str]) -> Form:
+    """Return the levels of a template; one with a placeholder that has no value is `+`, as deny rules widen."""
+    # NUL stands in no filter: it marks where a placeholder is.
+    marked = "\0".join(template.literals)
+    names = iter(template.names)
+    parts: list[str | Slot] = []
+    for level in marked.split("/"):
+        before, found, after = level.partition("\0")
+        if not found:
+            parts.append(level)
+            continue
+        name = next(names)
+        parts.append(Slot(_NAMES.index(name), before, after) if name in present else "+")
+    return tuple(parts)
 
 
 def compiled_rule(rule: Rule, values: Mapping[str, str]) -> Compiled | None:
