@@ -9,7 +9,10 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from math import isfinite
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from companion.core.errors import Transient
 from companion.metrics import Metrics
@@ -18,8 +21,20 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _JITTER: Final = 0.2
+_STEPS: Final = 1000
+"""Into so many parts the longest life is divided."""
+_MOST_ENDS: Final = 2 * _STEPS
+_NEVER: Final = float("inf")
 _ENTRY_BYTES: Final = 250
 """What a key and the bookkeeping of an entry take, roughly."""
+
+
+class _Entry(msgspec.Struct, Generic[V], frozen=True, gc=False):
+    """A value, when it ends by the clock of the cache, and its weight; as small as can be, for there are many."""
+
+    end: float
+    value: V
+    weight: int
 
 
 class Cache(Generic[K, V]):
@@ -43,11 +58,12 @@ class Cache(Generic[K, V]):
         stale: float = 0.0,
         patience: float | None = None,
     ) -> None:
-        self._values: dict[K, tuple[float, V, int]] = {}
+        self._values: dict[K, _Entry[V]] = {}
         self._loads: dict[K, tuple[int, asyncio.Task[V]]] = {}
         self._entries = entries
         self._seconds = seconds
         self._clock = clock
+        self._step = seconds / _STEPS
         self._size = size
         self._weigh = weigh
         self._stale = stale
@@ -55,6 +71,7 @@ class Cache(Generic[K, V]):
         self._weight = 0
         # Weights are few and entries many: one number for all that weigh the same.
         self._weights: dict[int, int] = {}
+        self._ends: dict[int, float] = {}
         self._hits = metrics.caches.hits[name]
         self._misses = metrics.caches.misses[name]
         self._stale_served = metrics.caches.stale_served.labels(name)
@@ -69,10 +86,10 @@ class Cache(Generic[K, V]):
         entry = self._values.get(key)
         if entry is not None:
             now = self._clock()
-            if entry[0] > now:
+            if entry.end > now:
                 self._hits.count += 1
-                return entry[1]
-            if entry[0] + self._stale <= now:
+                return entry.value
+            if entry.end + self._stale <= now:
                 self.drop(key)
         self._misses.count += 1
         return None
@@ -80,7 +97,7 @@ class Cache(Generic[K, V]):
     def recall(self, key: K) -> V | None:
         """Return the live value, or None, uncounted: whoever makes use of it calls `used`, whoever does not asks `get`."""
         entry = self._values.get(key)
-        return entry[1] if entry is not None and entry[0] > self._clock() else None
+        return entry.value if entry is not None and entry.end > self._clock() else None
 
     def used(self) -> None:
         """Count a look-up that found something."""
@@ -89,18 +106,18 @@ class Cache(Generic[K, V]):
     def peek(self, key: K) -> tuple[V, float] | None:
         """Return the live value and how long (seconds) it lives on, for whoever only looks; None where there is none."""
         entry = self._values.get(key)
-        left = 0.0 if entry is None else entry[0] - self._clock()
-        return None if entry is None or left <= 0 else (entry[1], left)
+        left = 0.0 if entry is None else entry.end - self._clock()
+        return None if entry is None or left <= 0 else (entry.value, left)
 
     def stale(self, key: K) -> V | None:
         """Return the value also if it has expired, but not for too long, or None."""
         entry = self._values.get(key)
         if entry is None:
             return None
-        if entry[0] + self._stale <= self._clock():
+        if entry.end + self._stale <= self._clock():
             self.drop(key)
             return None
-        return entry[1]
+        return entry.value
 
     async def load(self, key: K, loader: Callable[[], Awaitable[V]], usable: Callable[[V], bool] = lambda _: True) -> V:
         """Return what the loader loads; askers at the same time share one load. It is for the loader to `put` what may be kept.
@@ -131,7 +148,7 @@ class Cache(Generic[K, V]):
     def end(self, key: K) -> float:
         """Return when the value ends or ended, by the clock of the cache; infinity where there is none."""
         entry = self._values.get(key)
-        return float("inf") if entry is None else entry[0]
+        return float("inf") if entry is None else entry.end
 
     def put(self, key: K, value: V, epoch: int, until: float = float("inf")) -> None:
         """Keep the value, unless the cache was cleared since `epoch`; no longer than `until`, when what it was made from ends."""
@@ -145,8 +162,20 @@ class Cache(Generic[K, V]):
         while len(self._values) >= self._entries or self._weight + weight > self._size:
             self.drop(next(iter(self._values)))
         life = self._seconds * (1 - _JITTER * random.random())  # noqa: S311 - spreads load, protects nothing
-        self._values[key] = (min(self._clock() + life, until), value, weight)
+        self._values[key] = _Entry(self._rounded(min(self._clock() + life, until)), value, weight)
         self._weight += weight
+
+    def _rounded(self, end: float) -> float:
+        """Return the end, a little earlier, so that those that come at about the same time are one number."""
+        if not isfinite(end):
+            return _NEVER
+        step = int(end / self._step)
+        rounded = self._ends.get(step)
+        if rounded is None:
+            if len(self._ends) >= _MOST_ENDS:
+                self._ends.clear()
+            rounded = self._ends[step] = step * self._step
+        return rounded
 
     def forget(self, key: K) -> None:
         """Drop one value, and what is being loaded right now: something has changed."""
@@ -164,7 +193,7 @@ class Cache(Generic[K, V]):
         """Drop one value: what was found out about it just now is another."""
         entry = self._values.pop(key, None)
         if entry is not None:
-            self._weight -= entry[2]
+            self._weight -= entry.weight
 
     def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
         if self._loads.get(key, (0, None))[1] is task:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from broker_hooks.cache import Cache
@@ -17,7 +18,7 @@ from broker_hooks.principals import NOT_CONNECTED, Principal, Refused, principal
 from broker_hooks.revoked import REVOKED, Revoked
 from companion.core.errors import Invalid, Transient
 from companion.core.model import Access, Account, Decision, Deny, Kind, Notice, Scope, Session
-from companion.core.policy import OWN_TOPICS, Policy
+from companion.core.policy import Policy
 from companion.core.ports import Store
 from companion.core.revocations import keys_of_client
 from companion.core.rule_sets import RuleBook
@@ -42,32 +43,36 @@ _KEPT_RULES: Final = 10_000
 
 _ACCOUNT_BYTES: Final = 250
 _SESSION_BYTES: Final = 500
-_POLICY_BYTES: Final = 2000
+_POLICY_BYTES: Final = 400
+_COMPILED_BYTES: Final = 2000
 _LOADS: Final = 3
 """How often a policy is loaded for a list that something overtakes."""
 _OVERTAKING: Final = (Scope.ACCOUNT, Scope.RULES, Scope.EVERYTHING)
 _RULE_BYTES: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Connected:
+class _Connected(msgspec.Struct, frozen=True, gc=False):
     """Somebody connected: the policy, and until when it holds (Unix seconds). `seen` is how many notices there were by then.
 
-    `acl` is the policy as a list for EMQX, where such lists are made; `keys` are those under which whoever this is may be revoked.
-    `who` is the name by which the account is found: the user name, or the principal of whoever has a token as the user name.
+    `acl` is the policy as a list for EMQX, where such lists are made. `who` is the name by which the account is found: the user
+    name, or the principal of whoever has a token as the user name. A hundred thousand of these may be kept: nothing is here that
+    can be told from what is.
     """
 
     policy: Policy
     expires_at: float
     ended: Deny
     rules: int
-    by_session: bool
+    session: Session | None
     seen: int
     who: str
     made_at: float
     shadow: Policy | None
     acl: PolicyList | None
-    keys: tuple[str, ...]
+
+    def keys(self, client_id: str) -> Sequence[str]:
+        """Return the keys under which whoever this is may be revoked."""
+        return keys_of_client(self.who, client_id, self.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +243,11 @@ class Directory:
         except Transient:
             # Without the store only somebody of whom we know that there is no such session goes on.
             connected = self._connected.stale(key)
-            if connected is None or connected.by_session or not self._is_current(connected.who, connected.seen):
+            if (
+                connected is None
+                or connected.session is not None
+                or not self._is_current(connected.who, connected.seen)
+            ):
                 raise
             return
         if known is not None:
@@ -263,7 +272,7 @@ class Directory:
             except Refused as refused:
                 return refused.deny
             now = self._now()
-        if self._revoked.some and await self._revoked.refuses(connected.keys):
+        if self._revoked.some and await self._revoked.refuses(connected.keys(access.client_id)):
             return REVOKED
         if connected.expires_at <= now:
             return connected.ended
@@ -275,7 +284,7 @@ class Directory:
         now = self._now()
         if connected is None or connected.expires_at <= now or not self._is_current(connected.who, connected.seen):
             return None
-        if not self._revoked.clears_keys(connected.keys):
+        if self._revoked.some and not self._revoked.clears_keys(connected.keys(access.client_id)):
             return None
         self._connected.used()
         return self._judged(connected, access, now)
@@ -317,7 +326,7 @@ class Directory:
     def _may_serve(self, connected: _Connected) -> bool:
         """Judge a policy that has expired, for when the store is away: not by more than we know of the account since."""
         account = self._accounts.stale(connected.who)
-        if account is _NOBODY and not connected.by_session:
+        if account is _NOBODY and connected.session is None:
             return False
         refused = account is not None and refusal(account, self._now()) is not None
         return not refused and self._is_current(connected.who, connected.seen)
@@ -335,6 +344,10 @@ class Directory:
             raise Refused(NOT_CONNECTED)
         seen, epoch = self._notices, self._connected.epoch
         name, account, until, session = await self._found(username, client_id)
+        if account is not None and account.username == username:
+            # Of most devices there is one text, which is remembered already.
+            name = name if name != username else account.username
+            username, client_id = account.username, account.username if client_id == username else client_id
         now = self._now()
         who = principal_of(account, session, username, client_id, now)
         if session is not None and session.token and await self._store.tokens.get(session.token) is None:
@@ -344,12 +357,9 @@ class Directory:
         rules = who.of(book.enforced, stored)
         policy = Policy(rules, who.values)
         shadow = None if book.shadow is None else _shadow(who.of(book.shadow, stored), who)
-        size = max(0, len(rules) - len(OWN_TOPICS)) + (0 if shadow is None else shadow.size)
+        size = policy.compiled + (0 if shadow is None else shadow.compiled)
         acl = None if self._compile_acl is None else PolicyList(self._compile_acl, rules, who.values)
-        keys = tuple(keys_of_client(name, client_id, session))
-        connected = _Connected(
-            policy, who.expires_at, who.ended, size, session is not None, seen, name, now, shadow, acl, keys
-        )
+        connected = _Connected(policy, who.expires_at, who.ended, size, session, seen, name, now, shadow, acl)
         # Made from an account that was remembered, it must not outlive it: two lives in a row would be longer than one may be.
         self._connected.put((username, client_id), connected, epoch, until)
         return connected
@@ -386,7 +396,9 @@ class Directory:
         connected, left = found
         if connected.expires_at <= now or not self._is_current(connected.who, connected.seen):
             return None
-        decision = REVOKED if self._revoked.knows(connected.keys) else connected.policy.decide(access, now)
+        decision = (
+            REVOKED if self._revoked.knows(connected.keys(access.client_id)) else connected.policy.decide(access, now)
+        )
         return Remembered(decision, max(0.0, now - connected.made_at), left)
 
     def _same(self, rules: Sequence[Rule]) -> Sequence[Rule]:
@@ -444,4 +456,5 @@ def _weight_of_account(account: Account) -> int:
 
 def _weight_of_policy(connected: _Connected) -> int:
     listed = 0 if connected.acl is None else connected.acl.size
-    return _POLICY_BYTES + _RULE_BYTES * connected.rules + listed
+    compiled = _COMPILED_BYTES + _RULE_BYTES * connected.rules if connected.rules else 0
+    return _POLICY_BYTES + compiled + listed

@@ -77,6 +77,7 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+_NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
 _NO_ATTRS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -183,6 +184,11 @@ class Account:
     superuser: bool = False
     certificates: tuple[str, ...] = ()
     scram: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Share the one empty mapping: most accounts have no attributes, and many are remembered."""
+        if not self.attributes:
+            object.__setattr__(self, "attributes", _NO_ATTRIBUTES)
 
 
 ACCOUNT_FIELDS: Final = tuple(one.name for one in fields(Account) if one.name not in {"rules", "foreign"})

@@ -20,7 +20,8 @@ _UNSAFE: Final = re.compile(r"^\$|[%/+#\x00-\x1f\x7f-\x9f]")
 
 def escape_level(value: str) -> str:
     """Return `value` as text that stays within one topic level; injective, and the identity for ordinary names."""
-    return _UNSAFE.sub(_percent, value)
+    # What needs no change stays the same object: many are remembered.
+    return _UNSAFE.sub(_percent, value) if _UNSAFE.search(value) else value
 
 
 def _percent(match: re.Match[str]) -> str:
