@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,6 +18,7 @@ from broker_hooks.hashing import hash_password
 from companion.core.errors import Invalid
 from companion.core.model import Account, Kind
 from companion.core.ports import Store
+from companion.core.revocations import keys_of
 from companion.core.rules import Effect, Rule, RuleAction, subject_of_account
 from companion.embedded import EmbeddedBroker, EmbeddedBrokerConfig
 from companion.keys import hook_keys
@@ -93,8 +95,18 @@ async def _people(store: Store, passwords: dict[str, str], cost: int) -> None:
         password_hash = await asyncio.to_thread(hash_password, passwords[name], cost)
         if not await store.accounts.set_password(name, password_hash):
             await store.accounts.add([Account(name, kind, name, password_hash)])
+        # Whoever tried out what takes somebody's rights away gets the demo as it was.
+        await store.accounts.set_disabled(name, disabled=False)
+        now = int(time.time())
+        for standing in await store.revocations.of(keys_of(username=name, client_id=client_of(name)), now):
+            await store.revocations.lift(standing.id, now * 1000)
     if not await store.rules.of([subject_of_account(PUBLISHER)]):
         await store.rules.add(Rule(subject_of_account(PUBLISHER), Effect.ALLOW, RuleAction.PUBLISH, "#"))
+
+
+def client_of(name: str) -> str:
+    """Return the client id with which the tour connects somebody."""
+    return f"{name}-demo"
 
 
 def _free_port(wanted: int) -> int:

@@ -17,7 +17,7 @@ import aiohttp
 from companion.core.errors import CompanionError, Transient
 from companion.core.model import Audit
 from companion.demo.client import ConnectionRefused, DemoClient
-from companion.demo.stage import DEVICE, PERSON, Stage, staged
+from companion.demo.stage import DEVICE, PERSON, Stage, client_of, staged
 from companion.embedded import require_amqtt
 from companion.keys import ops_keys
 from companion.settings import Settings
@@ -58,7 +58,7 @@ async def _tour(stage: Stage, *, once: bool) -> None:
             stage.say(f"  ● {name} received {topic}  {payload.decode(errors='replace')}", "bold cyan")
             received.put_nowait(name)
 
-        return DemoClient.connect(stage.settings.mqtt_port, f"{name}-demo", name, stage.passwords[name], heard)
+        return DemoClient.connect(stage.settings.mqtt_port, client_of(name), name, stage.passwords[name], heard)
 
     stage.say("\n1. Connecting: the broker asks our hooks over HTTP, as EMQX does", "bold")
     async with client(DEVICE) as device, client(PERSON) as person:

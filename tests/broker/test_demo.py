@@ -8,10 +8,14 @@ import os
 import shlex
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from companion.core.model import Account, Kind
+from companion.core.revocations import Target, revocation_of
+from companion.stores.embedded import EmbeddedStore
 from tests.support.mosquitto import free_port
 
 DEADLINE = 60.0
@@ -55,6 +59,17 @@ async def test_the_tour_ends_well(tmp_path: Path) -> None:
         assert "a device received a change" in text
         assert "thermostat-1 was refused +/#" in text
         assert text.count("● ") == 2
+
+
+async def test_rights_that_were_taken_away(tmp_path: Path) -> None:
+    """Who disabled or revoked somebody of the demo, as the README shows, gets it as it was the next time."""
+    async with EmbeddedStore.open(tmp_path / "demo") as store:
+        await store.accounts.add([Account("thermostat-1", Kind.DEVICE, "thermostat-1", "no hash", disabled=True)])
+        for target, name in ((Target.ACCOUNT, "alice"), (Target.CLIENT, "alice-demo")):
+            assert await store.revocations.add(revocation_of(target, name, time.time()))
+    async with demo(tmp_path, "--once") as (process, _), asyncio.timeout(DEADLINE):
+        _, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
 
 
 async def test_the_printed_commands_work_and_ctrl_c_ends_it(tmp_path: Path) -> None:
