@@ -14,14 +14,13 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from companion.core.chain import Chain, Entry
 from companion.core.errors import CompanionError, Permanent
 from companion.core.model import Audit
-from companion.core.ports import Audits
 from companion.metrics import Metrics
 from companion.spool import Spool
 
@@ -35,13 +34,21 @@ _LAST_WRITE: Final = 1.0
 _LOOK_AROUND: Final = 30.0
 
 
+class Keeper(Protocol):
+    """What the trail needs of `companion.core.ports.Audits`."""
+
+    async def keep(self, entries: Sequence[Entry]) -> None:
+        """Store the entries of a writer's chain, in order; those that are there already are not stored twice."""
+        ...
+
+
 class AuditTrail:
     """A bounded queue, and behind it a bounded spool, in front of the store; when both are full, the oldest in the queue go.
 
     How many these were becomes a record itself. Without a spool what waits is in memory only.
     """
 
-    def __init__(self, audits: Audits, metrics: Metrics, spool: Spool | None = None) -> None:
+    def __init__(self, audits: Keeper, metrics: Metrics, spool: Spool | None = None) -> None:
         self._audits = audits
         self._dropped = metrics.audits.dropped.inc
         self._spooled = metrics.audits.spooled.set

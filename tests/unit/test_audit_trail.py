@@ -15,9 +15,7 @@ from broker_hooks import audit as trail_module
 from broker_hooks.audit import AuditTrail
 from companion.core.chain import Entry
 from companion.core.errors import Permanent, Transient
-from companion.core.model import Audit
-from companion.core.ports import ChainState
-from companion.core.seals import ChainCheck, Report, Seal
+from companion.core.seals import ChainCheck, Report
 from companion.metrics import Metrics
 from companion.spool import Spool
 from tests.support.entities import audit
@@ -25,51 +23,8 @@ from tests.support.traces import lines
 from tests.support.waiting import wait_until
 
 
-class Unasked:
-    """Audits of which nothing is asked."""
-
-    async def append(self, records: Sequence[Audit]) -> None:
-        raise NotImplementedError
-
-    async def latest(self, limit: int) -> Sequence[Audit]:
-        raise NotImplementedError
-
-    async def refused(self, since: int, limit: int) -> Sequence[Audit]:
-        raise NotImplementedError
-
-    async def extent(self) -> tuple[int, int]:
-        raise NotImplementedError
-
-    async def chains(self, after: str, limit: int) -> Sequence[ChainState]:
-        raise NotImplementedError
-
-    async def entries(self, chain: str, after: int, limit: int) -> Sequence[Entry]:
-        raise NotImplementedError
-
-    async def unchained(self, since: int) -> int:
-        raise NotImplementedError
-
-    async def forget_salts(self, limit: int) -> int:
-        raise NotImplementedError
-
-    async def seals(self, after: int, limit: int) -> Sequence[Seal]:
-        raise NotImplementedError
-
-    async def last_seal(self) -> Seal | None:
-        raise NotImplementedError
-
-    async def add_seal(self, seal: Seal) -> bool:
-        raise NotImplementedError
-
-    async def prune(self, before: int, limit: int, *, dry: bool = False) -> int:
-        raise NotImplementedError
-
-    async def trim(self, keep: int, limit: int, *, dry: bool = False) -> int:
-        raise NotImplementedError
-
-
 @dataclass
-class Away(Unasked):
+class Away:
     """Audits that a test lets go away and come back, and that may lose their answers; they keep an entry once."""
 
     problem: Exception | None = None
