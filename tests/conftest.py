@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,15 @@ Note = Callable[[str], None]
 def note(pytestconfig: pytest.Config) -> Note:
     """Return what keeps a line for the end: what a run with faults went through, or what was measured."""
     return pytestconfig.stash.setdefault(_LINES, []).append
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what went wrong in the stand-in of MongoDB, whose clients only see a connection closed."""
+    report = yield
+    if report.failed and (words := mongo.shared_words()):
+        report.sections.append(("the stand-in of MongoDB", words))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -44,6 +44,7 @@ _ROOT: Final = Path(__file__).parents[2]
 _STANDIN: Final = _ROOT / "tests" / "standins" / "mongo"
 _VENV: Final = _ROOT / ".venv-mongo"
 _INSTALL_SECONDS: Final = 300
+_WORDS: Final = 8000
 
 
 def find_python() -> str | None:
@@ -108,6 +109,10 @@ class MongoServer:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "up\n", self._log.read_text()
 
+    def words(self) -> str:
+        """Return the end of what it has written down: nothing, unless something went wrong in it."""
+        return self._log.read_text()[-_WORDS:] if self._log.exists() else ""
+
     def kill(self) -> None:
         """`kill -9`."""
         assert self._process is not None
@@ -169,6 +174,9 @@ class _Shared:
         server.start()
         self._servers.append(server)
 
+    def words(self) -> str:
+        return "".join(server.words() for server in self._servers)
+
     def end(self) -> None:
         while self._servers:
             self._servers.pop().kill()
@@ -182,6 +190,11 @@ atexit.register(_shared.end)
 def shared_url() -> str:
     """Return the address of the MongoDB of the whole run; every test has a database of its own."""
     return URL or _shared.url()
+
+
+def shared_words() -> str:
+    """Return what the stand-in of the whole run has to say about errors of its own."""
+    return _shared.words()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -245,6 +246,9 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
     def _connection_done(self, handler: asyncio.Task[None]) -> None:
         """End what a client left behind when it died, rather than let everybody wait for the longest time."""
         super()._connection_done(handler)
+        if not handler.cancelled() and (problem := handler.exception()) is not None:
+            # Its client is told no more than that the connection is closed.
+            sys.stderr.write("".join(traceback.format_exception(problem)))
         if handler is self._handler:
             self._forget_transaction(self._transactions)
 
@@ -257,10 +261,14 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         async with self._engine:
             if self._owner is not None and self._transactions == number:
                 # There is never more than one.
-                for one in self._executor._session_store._sessions.values():
-                    if one.session.transaction_active:
-                        one.session.abort_transaction()
-                self._end_transaction()
+                try:
+                    for one in self._executor._session_store._sessions.values():
+                        if one.session.transaction_active:
+                            one.session.abort_transaction()
+                except Exception:  # noqa: BLE001 - whatever it is, others must not wait for ever
+                    sys.stderr.write(f"a transaction that was left behind:\n{traceback.format_exc()}")
+                finally:
+                    self._end_transaction()
 
     def _own_answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         name = next(iter(command)).lower()
