@@ -129,6 +129,22 @@ async def test_a_rebuild(mirror: Mirror) -> None:
     assert await mirror.get(WHAT, "3") is None
 
 
+async def test_what_is_swept_stays_so(mirror: Mirror) -> None:
+    """Of an older generation who is gone is forgotten as well; and what is put there later, or where none began, is refused."""
+    abandoned = await mirror.begin(WHAT, 1)
+    await mirror.put(WHAT, [copy("a"), gone("b", 1), gone("c", 1)], 1, abandoned, number=1)
+    await mirror.promote(WHAT, live := await mirror.begin(WHAT, 1), 1)
+    assert await mirror.put(WHAT, [gone("b", 1)], 1, abandoned, number=2) == 0
+    assert [await mirror.sweep(WHAT, 2, 1) for _ in range(3)] == [2, 1, 0]
+    for late in (abandoned, live + 1):
+        with pytest.raises(Forgotten):
+            await mirror.put(WHAT, [copy("a")], 1, late, number=1)
+        with pytest.raises(Forgotten):
+            await mirror.put(WHAT, [gone("a", 2)], 1, late)
+    assert await mirror.sweep(WHAT, 2, 1) == 0
+    assert await mirror.put(WHAT, [copy("a")], 1, live, number=1) == 1
+
+
 async def test_a_time_that_is_over(mirror: Mirror) -> None:
     """Who asks late to let the copies be read lets nobody read for longer; from when is told by the mirror's own clock."""
     what = "thing.devices"

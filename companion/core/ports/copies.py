@@ -41,7 +41,7 @@ class Mirror(Protocol):
         """Take over those that are newer than what stands here, also that one is gone; return how many were.
 
         Without a `generation` into the one that is read. `number` counts the calls for a generation from 1: raises `Forgotten`, and
-        changes nothing, when the one before it is not here any more.
+        changes nothing, when the one before it is not here any more. So does a `generation` that never began or was swept.
         """
         ...
 
@@ -83,7 +83,10 @@ class Mirror(Protocol):
         ...
 
     async def sweep(self, collection: str, limit: int, fence: int) -> int:
-        """Remove up to `limit` copies of generations that are older than the one that is read; return how many were."""
+        """Remove up to `limit` copies of generations that are older than the one that is read; return how many were.
+
+        What is remembered of entities that are gone counts as copies. Once it returns 0, nothing is left of those generations.
+        """
         ...
 
 

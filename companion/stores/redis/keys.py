@@ -106,8 +106,10 @@ class Keys:
         `:live`, `:last` and `:fence`: strings, the generation that is read, the last one made, the newest writer; no TTL.
         `:served`: a string that lasts for as long as the copies may be read (PEXPIRE).
         `:old`: sorted set of generations to sweep; no TTL, empty once all are swept.
-        `:{generation}:doc:{id}`: hash of version, document and keys; when the entity is gone the version only, for a day (PEXPIRE).
+        `:{generation}:doc:{id}`: hash of version, document and keys; if gone the version only, for a day (PEXPIREAT).
         `:{generation}:by:{key}:{value}`: set of ids; no TTL, gone with its last id.
+        `:{generation}:gone`: sorted set of ids that are gone by when that is forgotten (Unix milliseconds); no TTL, swept with the
+        generation; puts remove those that are over.
         `:{generation}:number`: a string, the number of the last put; no TTL, swept with the generation.
         `:{generation}:ids` and `:{generation}:digests`: sorted set of ids and hash of digests; no TTL, swept with the generation.
         """

@@ -35,6 +35,13 @@ local function fenced(base, fence)
 end
 """
 
+_CLOCK: Final = """
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+"""
+
 _REMOVE: Final = """
 local function remove(root, id)
     local doc = root .. ':doc:' .. id
@@ -45,6 +52,7 @@ local function remove(root, id)
         end
     end
     redis.call('ZREM', root .. ':ids', id)
+    redis.call('ZREM', root .. ':gone', id)
     redis.call('HDEL', root .. ':digests', id)
     redis.call('DEL', doc)
 end
@@ -52,15 +60,20 @@ end
 
 _PUT: Final = (
     _FENCED
+    + _CLOCK
     + _REMOVE
     + """
 local base = KEYS[1]
 if fenced(base, ARGV[1]) then
     return -1
 end
+local live = redis.call('GET', base .. ':live') or '0'
 local generation = ARGV[2]
 if generation == '' then
-    generation = redis.call('GET', base .. ':live') or '0'
+    generation = live
+elseif generation ~= live and not redis.call('ZSCORE', base .. ':old', generation) then
+    -- It was swept, or lost: nobody would ever come to take away what is put there now.
+    return -2
 end
 local root = base .. ':' .. generation
 if ARGV[4] ~= '' then
@@ -68,6 +81,13 @@ if ARGV[4] ~= '' then
         return -2
     end
     redis.call('SET', root .. ':number', ARGV[4])
+end
+local now = clock()
+local forget_at = string.format('%.0f', now + tonumber(ARGV[3]))
+-- A few more than can come, so that it keeps up, and no put takes long.
+local over = redis.call('ZRANGEBYSCORE', root .. ':gone', '-inf', string.format('(%.0f', now), 'LIMIT', 0, 2 * (#ARGV - 4) / 5)
+for _, id in ipairs(over) do
+    redis.call('ZREM', root .. ':gone', id)
 end
 local taken = 0
 for index = 5, #ARGV, 5 do
@@ -79,7 +99,8 @@ for index = 5, #ARGV, 5 do
         taken = taken + 1
         redis.call('HSET', doc, 'version', version)
         if document == '' then
-            redis.call('PEXPIRE', doc, ARGV[3])
+            redis.call('PEXPIREAT', doc, forget_at)
+            redis.call('ZADD', root .. ':gone', forget_at, id)
         else
             redis.call('HSET', doc, 'document', document, 'keys', keys)
             redis.call('ZADD', root .. ':ids', 0, id)
@@ -162,13 +183,6 @@ return 1
 """
 )
 
-_CLOCK: Final = """
-local function clock()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-"""
-
 _SERVE: Final = (
     _FENCED
     + _CLOCK
@@ -207,13 +221,15 @@ local live = redis.call('GET', base .. ':live') or '0'
 local removed = 0
 for _, generation in ipairs(redis.call('ZRANGEBYSCORE', base .. ':old', '-inf', '(' .. live)) do
     local root = base .. ':' .. generation
-    local ids = redis.call('ZRANGE', root .. ':ids', 0, tonumber(ARGV[2]) - removed - 1)
-    for _, id in ipairs(ids) do
-        remove(root, id)
-    end
-    removed = removed + #ids
-    if removed >= tonumber(ARGV[2]) then
-        return removed
+    for _, kind in ipairs({':ids', ':gone'}) do
+        local ids = redis.call('ZRANGE', root .. kind, 0, tonumber(ARGV[2]) - removed - 1)
+        for _, id in ipairs(ids) do
+            remove(root, id)
+        end
+        removed = removed + #ids
+        if removed >= tonumber(ARGV[2]) then
+            return removed
+        end
     end
     redis.call('DEL', root .. ':number')
     redis.call('ZREM', base .. ':old', generation)
