@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from companion.stores.mongo.checkpoints import MongoCheckpoints
 from companion.stores.mongo.following import Following
 from companion.stores.mongo.mirror_place import COLLECTION
 from tests.support.mirroring import Mirrored, mirrored
-from tests.support.mongo import mongo_server
+from tests.support.mongo import shared_url
 
 Called = Callable[[str], None]
 
@@ -98,18 +97,18 @@ async def settle(house: Mirrored, told: Called) -> None:
             await task
 
 
-async def test_a_death_between_any_two_steps(tmp_path: Path) -> None:
+async def test_a_death_between_any_two_steps() -> None:
     """Whatever it had just done or was about to do; what was changed meanwhile is in the mirror as well."""
     steps: list[str] = []
 
-    async def trial(url: str, fatal: int | None) -> None:
+    async def trial(fatal: int | None) -> None:
         def told(step: str) -> None:
             count.append(step)
             if len(count) == fatal:
                 raise Died
 
         count: list[str] = []
-        async with mirrored(url) as house:
+        async with mirrored(shared_url()) as house:
             await house.users.insert_many([{"_id": f"{n}", "username": f"u{n}", "password": "x"} for n in range(8)])
             if fatal is None:
                 await settle(house, told)
@@ -124,9 +123,8 @@ async def test_a_death_between_any_two_steps(tmp_path: Path) -> None:
             await edits(house, 4)
             await settle(house, lambda _: None)
 
-    async with mongo_server(tmp_path) as server:
-        await trial(server.url, None)
-        first_life = steps[: steps.index("sweep done") + 8]
-        assert {"claim", "save", "begin", "put", "promote", "serve", "sweep"} <= {one.split()[0] for one in first_life}
-        for fatal in range(1, len(first_life) + 1):
-            await trial(server.url, fatal)
+    await trial(None)
+    first_life = steps[: steps.index("sweep done") + 8]
+    assert {"claim", "save", "begin", "put", "promote", "serve", "sweep"} <= {one.split()[0] for one in first_life}
+    for fatal in range(1, len(first_life) + 1):
+        await trial(fatal)
