@@ -1,16 +1,19 @@
 """Reads by `_id` that go through the index, as MongoDB's do.
 
 mongoeco has such an index, and uses it for one `_id` at a time: a list of them, or a range, makes it read the whole collection.
+And it goes through the whole list again for every document that it compares with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from operator import is_
 from typing import Any, Final
 
 import bson
 from mongoeco import ObjectId
+from mongoeco.core._filtering_matching import FilteringMatchingMixin
 from mongoeco.engines import SQLiteEngine
 
 _KINDS: Final = bson.ObjectId | str
@@ -79,6 +82,22 @@ class ById(SQLiteEngine):  # type: ignore[misc] # mongoeco is not there where ty
             for _, document in rows:
                 yield self._deserialize_document(document)
             key = rows[-1][0]
+
+
+def remember_lists() -> None:
+    """Let the engine prepare a list that it compares documents with once, and not again for each of them."""
+    prepare = FilteringMatchingMixin._prepare_membership_values.__func__
+    kept: tuple[Any, Any, Any] = ((), None, None)
+
+    def prepared(cls: Any, values: Any, /, **options: Any) -> Any:
+        nonlocal kept
+        # Other threads may come between: it is read once. Of a list that is copied the values are still the same objects.
+        known = kept
+        if len(known[0]) != len(values) or known[1] != options or not all(map(is_, known[0], values)):
+            known = kept = (values, options, prepare(cls, values, **options))
+        return known[2]
+
+    FilteringMatchingMixin._prepare_membership_values = classmethod(prepared)
 
 
 def _wanted(query: Mapping[str, Any]) -> list[Any] | bson.ObjectId | None:

@@ -7,7 +7,9 @@ Started as `python server.py PORT FILE` by Python 3.13, where mongoeco is instal
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import sqlite3
 import struct
 import sys
 import threading
@@ -18,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import bson
-from by_id import ById
+from by_id import ById, remember_lists
 from inserts import joined, parts_of, stops
 from mongoeco.engines._sqlite_outbox import renew_consumer_lease
 from mongoeco.wire import AsyncMongoEcoProxyServer
@@ -33,6 +35,9 @@ _FIRST_SECTION: Final = 5
 _ENDS: Final = {"commitTransaction", "abortTransaction"}
 _WRITES: Final = {"insert", "update", "delete", "findAndModify", "bulkWrite", "commitTransaction"}
 _LONGEST_TRANSACTION: Final = 10.0
+_MOST_COUNTED: Final = 10_000_000
+"""The engine refuses to count more documents than it is told to; MongoDB counts any number."""
+
 _CONFLICT_SECONDS: Final = 0.005
 _CONFLICT: Final[dict[str, Any]] = {
     "ok": 0.0,
@@ -312,10 +317,24 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
         }
 
 
+def forget_the_dead(file: str) -> None:
+    """Let the engine keep no changes for those who were told of them in an earlier life.
+
+    It keeps ten thousand for an hour, and counts them at every change. We find by ourselves what a killed process did not tell.
+    """
+    with contextlib.closing(sqlite3.connect(file)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("DELETE FROM change_outbox_consumers")
+        connection.commit()
+
+
 async def main(port: int, file: str) -> None:
     """Serve until killed."""
+    forget_the_dead(file)
+    remember_lists()
     log = Oplog(Path(f"{file}.oplog"))
-    server = Server(log, engine=Engine(file), host="127.0.0.1", port=port)
+    server = Server(
+        log, engine=Engine(file, aggregation_materialization_limit=_MOST_COUNTED), host="127.0.0.1", port=port
+    )
     await server.start()
     sys.stdout.write("up\n")
     sys.stdout.flush()
