@@ -1,16 +1,15 @@
 """Archives in a folder: `{policy}/{run}+{fence}.jsonl.zst`, zstd over JSON lines, and beside it the manifest, `.json`.
 
 A file is written under a temporary name, synced, read back and compared, and only then given its name; then the manifest in the
-same way. An archive is one that has a manifest: whatever else lies there, a crash left behind, and the next life of the same run
-begins anew. The fence is part of the name, so that a life that was paused past its lease spoils nothing of the next one.
+same way. A large file is synced and read back piece by piece, while what follows is written. An archive is one that has a
+manifest: whatever else lies there, a crash left behind, and the next life of the same run begins anew. The fence is part of the
+name, so that a life that was paused past its lease spoils nothing of the next one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -18,23 +17,16 @@ import zstandard
 
 from companion.core.errors import Invalid, Permanent, Transient
 from companion.core.ports import Batch
+from maintenance.archive.contents import LEVEL, Digests, Following, contents_of, read_lines
 from maintenance.archive.manifest import Manifest, file_of, read_manifest
 
-_LEVEL: Final = 3
-_CHUNK: Final = 1 << 20
+_PIECE: Final = 16 << 20
+"""So many bytes of lines are read back at once, while what follows is written."""
+
 _DATA: Final = ".jsonl.zst"
 _MANIFEST: Final = ".json"
 _PART: Final = ".part"
-_MAX_LINE: Final = 64 << 20
 _MODE: Final = 0o600
-
-
-@dataclass(slots=True)
-class Digests:
-    """Two digests that grow: of the lines, and of the file."""
-
-    content: Any = field(default_factory=hashlib.sha256)
-    file: Any = field(default_factory=hashlib.sha256)
 
 
 class Folder:
@@ -85,7 +77,7 @@ class Folder:
     def verify(self, manifest: Manifest) -> None:
         """Read the archive from end to end. Raises `Permanent` that says in one line in what it differs from its manifest."""
         path = self._root / manifest.policy / f"{manifest.file}{_DATA}"
-        _compare(path, manifest.count, manifest.size, manifest.sha256, manifest.content_sha256)
+        _compare(path, manifest)
 
 
 class Writing:
@@ -101,7 +93,9 @@ class Writing:
         self._file = os.fdopen(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE), "wb")
         # What reads like a file is one to zstandard, whatever its types say.
         tee: Any = _Tee(self._file, self._wrote)
-        self._zstd: Any = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(tee, closefd=False)
+        self._zstd: Any = zstandard.ZstdCompressor(level=LEVEL).stream_writer(tee, closefd=False)
+        self._piece = 0
+        self._following: Following | None = None
 
     def _wrote(self, raw: bytes) -> None:
         self._digests.file.update(raw)
@@ -112,11 +106,21 @@ class Writing:
         self._digests.content.update(batch.lines)
         try:
             self._zstd.write(batch.lines)
+            self._piece += len(batch.lines)
+            if self._piece >= _PIECE:
+                self._read_back()
         except OSError as problem:
             raise _trouble(self._part, problem) from None
         self._first = self._first or batch.first
         self._last = batch.last
         self.count += batch.count
+
+    def _read_back(self) -> None:
+        self._piece = 0
+        self._zstd.flush(zstandard.FLUSH_BLOCK)
+        self._file.flush()
+        self._following = self._following or Following(self._part)
+        self._following.until(self._bytes)
 
     def finish(self, *, policy: str, run: str, fence: int, collection: str, before: int, now: int) -> Manifest:
         """Sync the file, read it back, give it its name and its manifest. Raises `Permanent` when it is not what was written."""
@@ -138,7 +142,7 @@ class Writing:
                 before,
                 now,
             )
-            _compare(self._part, manifest.count, manifest.size, manifest.sha256, manifest.content_sha256)
+            _compare(self._part, manifest, self._following)
             self._part.replace(self._path)
             text = self._path.with_name(f"{manifest.file}{_MANIFEST}")
             part = text.with_name(text.name + _PART)
@@ -153,6 +157,8 @@ class Writing:
 
     def abandon(self) -> None:
         """Remove what was written."""
+        if self._following is not None:
+            self._following.stop()
         self._file.close()
         self._part.unlink(missing_ok=True)
 
@@ -174,88 +180,19 @@ class _Tee:
         self._file.flush()
 
 
-class _Hashed:
-    """A file that tells what is read from it."""
-
-    def __init__(self, file: IO[bytes], digests: Digests) -> None:
-        self._file = file
-        self._digests = digests
-        self.bytes = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Read and tell."""
-        raw = self._file.read(size)
-        self._digests.file.update(raw)
-        self.bytes += len(raw)
-        return raw
-
-
-def _compare(path: Path, count: int, size: int, sha256: str, content_sha256: str) -> None:
+def _compare(path: Path, manifest: Manifest, following: Following | None = None) -> None:
+    """Compare a file with its manifest; what follows it has read most of it already."""
     try:
-        with path.open("rb") as file:
-            compare(file, str(path), count=count, size=size, sha256=sha256, content_sha256=content_sha256)
+        if following is not None:
+            found = following.contents(manifest.size)
+        else:
+            with path.open("rb") as file:
+                found = contents_of(file)
     except OSError as problem:
         raise _trouble(path, problem) from None
-
-
-def compare(
-    file: Any,  # noqa: ANN401 - a file, or what reads like one
-    where: str,
-    *,
-    count: int,
-    size: int,
-    sha256: str,
-    content_sha256: str,
-) -> None:
-    """Read an archive to its end. Raises `Permanent` for what is not as it should be."""
-    digests, found = Digests(), 0
-    try:
-        hashed = _Hashed(file, digests)
-        for chunk in _chunks(hashed):
-            digests.content.update(chunk)
-            found += chunk.count(b"\n")
-        while hashed.read(_CHUNK):
-            pass
     except zstandard.ZstdError as problem:
-        raise Permanent(f"{where}: it cannot be read ({problem})") from None
-    for what, is_now, was in (
-        ("documents", found, count),
-        ("bytes", hashed.bytes, size),
-        ("digest of the file", digests.file.hexdigest(), sha256),
-        ("digest of the content", digests.content.hexdigest(), content_sha256),
-    ):
-        if is_now != was:
-            raise Permanent(f"{where}: the {what} should be {was}, found {is_now}")
-
-
-def read_lines(file: Any, limit: int, after: int) -> Iterator[bytes]:  # noqa: ANN401 - a file, or what reads like one
-    """Yield lines, some at a time; raises `zstandard.ZstdError` for what is cut off."""
-    parts: list[bytes] = []
-    held, end = 0, b"\n"
-    for chunk in _chunks(file):
-        rest = chunk
-        while (ends := rest.count(b"\n")) >= (wanted := after or limit - held):
-            here = rest
-            rest = rest.split(b"\n", wanted).pop()
-            if not after:
-                yield b"".join((*parts, here[: len(here) - len(rest)]))
-            parts, held, after = [], 0, 0
-        if after:
-            after -= ends
-        elif rest:
-            parts.append(rest)
-            held += ends
-            if not held and sum(map(len, parts)) > _MAX_LINE:
-                raise zstandard.ZstdError("a line without end")
-        end = chunk[-1:] or end
-    if end != b"\n":
-        raise zstandard.ZstdError("the last line is cut off")
-    if parts:
-        yield b"".join(parts)
-
-
-def _chunks(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - likewise
-    return zstandard.ZstdDecompressor().read_to_iter(file, read_size=_CHUNK, write_size=_CHUNK)
+        raise Permanent(f"{path}: it cannot be read ({problem})") from None
+    found.check(manifest, str(path))
 
 
 def _sync(file: IO[bytes]) -> None:

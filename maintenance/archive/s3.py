@@ -23,10 +23,9 @@ from companion.core.ports import Batch
 from companion.settings import Settings
 from companion.settings.archives import BucketPlace
 from maintenance.archive.bucket import Bucket
-from maintenance.archive.folder import compare, read_lines
+from maintenance.archive.contents import LEVEL, contents_of, read_lines
 from maintenance.archive.manifest import Manifest, file_of, read_manifest
 
-_LEVEL: Final = 3
 _DATA: Final = ".jsonl.zst"
 _MANIFEST: Final = ".json"
 _PART_BYTES: Final = 16 << 20
@@ -110,7 +109,7 @@ class Uploading:
         self._parts = _Parts(bucket, f"{name}{_DATA}", self._wanted)
         # What reads like a file is one to zstandard, whatever its types say.
         parts: Any = self._parts
-        self._zstd: Any = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(parts, closefd=False)
+        self._zstd: Any = zstandard.ZstdCompressor(level=LEVEL).stream_writer(parts, closefd=False)
 
     def add(self, batch: Batch) -> None:
         """Write documents, one a line; what makes a part is stored."""
@@ -241,11 +240,8 @@ class _Object:
 
 
 def _verify(stored: _Object, where: str, manifest: Manifest) -> None:
-    compare(
-        stored,
-        where,
-        count=manifest.count,
-        size=manifest.size,
-        sha256=manifest.sha256,
-        content_sha256=manifest.content_sha256,
-    )
+    try:
+        found = contents_of(stored)
+    except zstandard.ZstdError as problem:
+        raise Permanent(f"{where}: it cannot be read ({problem})") from None
+    found.check(manifest, where)

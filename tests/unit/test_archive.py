@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from companion.core.errors import CompanionError, Invalid, Permanent, Transient
 from companion.core.ports import Batch
+from maintenance.archive import contents
 from maintenance.archive import folder as module
 from maintenance.archive.folder import Folder
 from maintenance.archive.manifest import Manifest, read_manifest
@@ -91,6 +93,69 @@ def test_a_file_that_is_not_what_was_written(tmp_path: Path, monkeypatch: pytest
     writing.abandon()
     assert list((tmp_path / "audits").iterdir()) == []
     assert folder.find("audits", "run") is None
+
+
+def test_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file is read back while it is written; the archive is the same one."""
+    whole = write(Folder(tmp_path / "whole"), 1000)
+    monkeypatch.setattr(module, "_PIECE", 1000)
+    folder = Folder(tmp_path / "pieces")
+    pieces = write(folder, 1000)
+    folder.verify(pieces)
+    assert pieces.content_sha256 == whole.content_sha256
+    assert pieces.size > whole.size
+    assert b"".join(folder.lines(pieces, 7)) == b"".join(lines_of(1000))
+    folder.begin("audits", "run", 2).abandon()
+
+
+@pytest.mark.parametrize("what", ["begin", "end", "longer", "shorter", "gone"])
+def test_pieces_that_are_not_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Wherever the file is not what was written, there is no archive."""
+    monkeypatch.setattr(module, "_PIECE", 1000)
+    folder = Folder(tmp_path)
+    writing = folder.begin("audits", "run", 1)
+    path = tmp_path / "audits" / "run+1.jsonl.zst.part"
+    real, spoiled = contents.Following.until, list[int]()
+
+    def spoiling(self: contents.Following, size: int) -> None:
+        if what == "begin" and not spoiled:
+            spoiled.append(size)
+            _spoil(path, 8)
+        real(self, size)
+
+    monkeypatch.setattr(contents.Following, "until", spoiling)
+    for start in range(0, 900, 30):
+        writing.add(documents(30, start))
+    synced = module._sync
+
+    def spoiling_the_end(file: object) -> None:
+        synced(file)  # type: ignore[arg-type]
+        size = path.stat().st_size
+        if what == "end":
+            _spoil(path, size - 2)
+        elif what == "longer":
+            with path.open("ab") as more:
+                more.write(b"x")
+        elif what == "shorter":
+            os.truncate(path, size - 1)
+        elif what == "gone":
+            path.unlink()
+
+    writing.add(documents(20, 900))
+    monkeypatch.setattr(module, "_sync", spoiling_the_end)
+    with pytest.raises(CompanionError, match=r"part: |run\+1"):
+        writing.finish(policy="audits", run="run", fence=1, collection="mqtt_audits", before=7, now=1)
+    writing.abandon()
+    assert list((tmp_path / "audits").iterdir()) == []
+    assert not [one for one in threading.enumerate() if one.name == "archive-reader"]
+
+
+def _spoil(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        (was,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([was ^ 1]))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
