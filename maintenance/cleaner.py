@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import structlog
 
 from companion.cleaning import PLATFORM, Policy
 from companion.core.errors import Invalid, Permanent
-from companion.core.ports import Batch, Selection
+from companion.core.ports import Batch, Removed, Selection
 from companion.core.runs import Progress
 from companion.job_settings import JobSettings
 from companion.settings import Settings
@@ -35,6 +35,12 @@ log = structlog.get_logger("maintenance.cleaner")
 _DAY: Final = 86_400
 _FEW: Final = 1000
 """Of a collection as small as this, everything may go at once."""
+
+_REMEMBERED: Final = 10_000
+"""So many batches of an archive are remembered until they are removed, without their lines (about 0.4 KB each)."""
+
+_AT_ONCE: Final = 2
+"""So many removals are asked for at a time, so that the store need not wait for us between two; it may commit them together."""
 
 _EMBEDDED: Final = ("dead-letters", "presence")
 
@@ -143,6 +149,7 @@ class _Cleaning:
         self._total = progress.total or 0
         self._counted = bool(progress.position) and place == msgspec.json.decode(progress.position, type=Place)
         self._pace = Pace(policy.rate, policy.budget)
+        self._archived: deque[Batch] = deque()
 
     @property
     def allowed(self) -> bool:
@@ -199,6 +206,8 @@ class _Cleaning:
             async with contextlib.aclosing(self._due(lines=True)) as batches:  # type: ignore[type-var]
                 async for batch in batches:
                     await asyncio.to_thread(writing.add, batch)
+                    if batch.mark and len(self._archived) < _REMEMBERED:
+                        self._archived.append(replace(batch, lines=b"", ids=()))
                     self._counts[f"{self._name} archived"] = writing.count
                     yield None
                     await self._wait(batch.count)
@@ -217,6 +226,12 @@ class _Cleaning:
             await asyncio.to_thread(writing.abandon)
 
     async def _remove_archived(self, manifest: Manifest) -> AsyncIterator[Progress]:
+        """Remove what is in the archive: what this life has read and nobody has rewritten as it is, the rest after a comparison."""
+        async with contextlib.aclosing(self._remove_remembered()) as removing:  # type: ignore[type-var]
+            async for progress in removing:
+                yield progress
+        if self._place.removed >= manifest.count:
+            return
         lines = self._target.lines(manifest, self._policy.batch, self._place.removed)
 
         def read() -> asyncio.Task[Batch | None]:
@@ -232,6 +247,30 @@ class _Cleaning:
                 await self._wait(batch.count)
         finally:
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _remove_remembered(self) -> AsyncIterator[Progress]:
+        asked: deque[tuple[Batch, asyncio.Task[Removed | None]]] = deque()
+
+        def ask() -> None:
+            batch = self._archived.popleft()
+            removal = self._documents.remove_as_read(
+                self._policy.collection, self._selection, batch, self._work.term.lease
+            )
+            asked.append((batch, asyncio.ensure_future(removal)))
+
+        try:
+            while self._archived or asked:
+                while self._archived and len(asked) < _AT_ONCE:
+                    ask()
+                batch, removal = asked.popleft()
+                if (removed := await removal) is None:
+                    # Somebody has rewritten something: the rest is compared. Of what is asked for already nothing may be left then.
+                    return
+                self._note(batch, removed, archived=True)
+                yield self._progress()
+                await self._wait(batch.count)
+        finally:
+            await asyncio.gather(*(removal for _, removal in asked), return_exceptions=True)
 
     def _next(self, collection: str, lines: Iterator[bytes]) -> Batch | None:
         some = next(lines, None)
@@ -265,6 +304,9 @@ class _Cleaning:
         removed = await self._documents.remove(
             self._policy.collection, self._selection, batch, self._work.term.lease, unchanged=archived
         )
+        self._note(batch, removed, archived=archived)
+
+    def _note(self, batch: Batch, removed: Removed, *, archived: bool) -> None:
         self._place = replace(self._place, removed=self._place.removed + batch.count)
         self._done += batch.count
         # What is gone already was removed by an earlier life, which did not come to note it.

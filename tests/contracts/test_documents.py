@@ -134,6 +134,46 @@ async def test_what_came_between_stays(store: Store) -> None:
     assert (await found(store, due(), 1)).lines == second
 
 
+async def rewrite(store: Store, what: str, selection: Selection, lease: Lease) -> None:
+    """Put something else in the place of the first record, or something where one was removed, or only add one."""
+    first = await found(store, selection, 1)
+    if what == "another":
+        await store.documents.replace(WHAT, [renamed(first.lines.strip(), "x")], lease)
+    elif what == "back":
+        await store.documents.remove(WHAT, selection, first, lease, unchanged=True)
+        await store.documents.restore(WHAT, first.lines.splitlines())
+    else:
+        await store.audits.append([audit(NOW - 50 * DAY, topic="new")])
+
+
+async def test_removing_as_read(store: Store) -> None:
+    """What was read goes, once, without its lines, where the store marks it; elsewhere nothing is removed."""
+    await fill(store)
+    lease, batch = await take(store), await found(store, due(), 3)
+    known = replace(batch, lines=b"", ids=())
+    await rewrite(store, "new", due(), lease)
+    if batch.mark:
+        assert await store.documents.remove_as_read(WHAT, due(), known, lease) == Removed(3)
+        assert await store.documents.remove_as_read(WHAT, due(), known, lease) == Removed(0)
+        assert await left(store) == [*(f"é/{n}" for n in range(3, 10)), "new"]
+    before = await left(store)
+    unmarked = replace(await found(store, due(), 3), mark="")
+    assert await store.documents.remove_as_read(WHAT, due(), unmarked, lease) is None
+    assert await left(store) == before
+
+
+@pytest.mark.parametrize("what", ["another", "back"])
+async def test_what_is_not_known_any_more(store: Store, other: Store, what: str) -> None:
+    """Once somebody has rewritten something, in whichever process, a batch that was read before is not removed as it was read."""
+    await fill(store)
+    lease, batch = await take(store), await found(store, due(), 3)
+    await rewrite(other, what, due(), lease)
+    assert await store.documents.remove_as_read(WHAT, due(), batch, lease) is None
+    assert len(await left(store)) == 10
+    again = await found(store, due(), 3)
+    assert await store.documents.remove_as_read(WHAT, due(), again, lease) == (Removed(3) if again.mark else None)
+
+
 async def test_fences(store: Store, other: Store) -> None:
     """After a later lease of the same job an earlier one removes nothing."""
     await fill(store)
@@ -146,6 +186,9 @@ async def test_fences(store: Store, other: Store) -> None:
     for unchanged in (True, False):
         with pytest.raises(Fenced):
             await store.documents.remove(WHAT, due(), second, old, unchanged=unchanged)
+    if second.mark:
+        with pytest.raises(Fenced):
+            await store.documents.remove_as_read(WHAT, due(), second, old)
     assert len(await left(store)) == 8
     another = await take(store, "job:y")
     assert await store.documents.remove(WHAT, due(), second, another, unchanged=True) == Removed(1)

@@ -15,7 +15,7 @@ from companion.cleaning import Policy
 from companion.core.broker_events import BrokerEvent, EventKind
 from companion.core.errors import CompanionError, Invalid, Permanent
 from companion.core.model import Audit
-from companion.core.ports import Lease
+from companion.core.ports import Lease, Replacement, Selection
 from companion.core.runs import Progress, Run, Trigger
 from companion.leadership import Term
 from companion.settings import Settings
@@ -205,6 +205,33 @@ async def test_every_death(house: House) -> None:
         for lines in Folder(house.folder / "archive").lines(archive, 10):
             await house.store.documents.restore("mqtt_audits", lines.splitlines())
         assert len(await house.left()) == 100
+
+
+@pytest.mark.parametrize("removed", [0, 2, 4])
+@pytest.mark.parametrize("remembered", [0, 3, 10_000])
+async def test_what_changes_meanwhile(
+    house: House, monkeypatch: pytest.MonkeyPatch, removed: int, remembered: int
+) -> None:
+    """What somebody rewrites once it is archived stays, however far the removal has come; all the rest goes."""
+    monkeypatch.setattr("maintenance.cleaner._REMEMBERED", remembered)
+    policy = {"collection": "mqtt_audits", "time": "at", "days": 69.5, "batch": 5, "most": 50}
+    settings = make_settings(house.folder, cleaner_policies={"audits": policy})
+    term = Term(house.lease, 3600, time.monotonic(), time.monotonic)
+    work = Work(Run("r", "cleaner", Trigger.PERSON, 0, 0), term, settings, house.store, now=lambda: NOW)
+    last = await house.store.documents.due("mqtt_audits", Selection("at", int((NOW - 69.5 * DAY) * 1000)), "", 100)
+    assert last is not None
+    youngest = last.lines.splitlines()[-1]
+    changed = youngest.replace(b'"no_rule"', b'"another"')
+    progress = Progress()
+    async for progress in Cleaner().batches(work):
+        if progress.done == removed * 5 and progress.counts.get("audits archived") == 30 and changed:
+            await house.store.documents.replace("mqtt_audits", [Replacement(youngest, changed)], house.lease)
+            changed = b""
+    assert not changed
+    assert progress.counts == {"audits archived": 30, "audits removed": 29, "audits changed meanwhile": 1}
+    assert (progress.done, progress.total) == (30, 30)
+    assert await house.left() == sorted([*range(70), int(json.loads(youngest)["topic"])])
+    assert house.archived() == list(range(70, 100))
 
 
 async def test_one_policy_of_several(house: House) -> None:

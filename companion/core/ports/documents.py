@@ -31,6 +31,9 @@ class Batch:
     `first` and `last` are ids as text that only their store understands, and `ids` what else it wants to know of them. `lines` are
     the documents, each as one line of extended JSON with its end; empty where only ids were asked for. They stay together
     because there are millions of them: what is done for each one alone is what a job takes its time for.
+
+    `mark` stands for the state in which they were read, if the store can tell that nothing of the collection was rewritten
+    since (see `remove_as_read`); it marks all batches of a collection or none.
     """
 
     count: int
@@ -38,6 +41,7 @@ class Batch:
     last: str
     lines: bytes = b""
     ids: Sequence[Any] = ()
+    mark: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,14 @@ class Documents(Protocol):
         """Remove of these those that are still due and, if `unchanged`, still what their lines say.
 
         Raises `Fenced` when a later lease of the same name has been here; then nothing is removed.
+        """
+        ...
+
+    async def remove_as_read(self, collection: str, selection: Selection, batch: Batch, lease: Lease) -> Removed | None:
+        """Remove a batch that `due` returned, if all that is left of it is what was read; `lines` and `ids` may be gone from it.
+
+        None, and nothing is removed, where the store does not know: then the lines have to be compared (`remove`). Raises
+        `Fenced` as `remove` does.
         """
         ...
 

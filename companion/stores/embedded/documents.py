@@ -31,6 +31,14 @@ class _Table:
     later: Mapping[str, str | int] = field(default_factory=dict)
     """Columns that lines of earlier releases lack, with what stands there then."""
 
+    marked: bool = False
+    """Whether triggers count in `rewrites` how often a row was put where one is or was."""
+
+    @property
+    def mark(self) -> str:
+        """The expression for the mark of what is read: it stays the same until something is rewritten."""
+        return f"(SELECT count FROM rewrites WHERE name = '{self.table}')" if self.marked else "''"
+
     @property
     def line(self) -> str:
         """The expression for a row as a line."""
@@ -97,7 +105,9 @@ _PRESENCE: Final = (
 )
 
 TABLES: Final[Mapping[str, _Table]] = {
-    "mqtt_audits": _Table("audits", "id", _AUDITS, {"at": 1}, later=dict.fromkeys(_AUDITS[12:], "") | {"number": 0}),
+    "mqtt_audits": _Table(
+        "audits", "id", _AUDITS, {"at": 1}, later=dict.fromkeys(_AUDITS[12:], "") | {"number": 0}, marked=True
+    ),
     "mqtt_dead_letters": _Table("inbox", "position", _LETTERS, {"at": 1, "taken_at": 1}, "dead IS NOT NULL"),
     "mqtt_presence": _Table("presence", "id", _PRESENCE, {"changed_at": 1, "connected_at": 1}),
 }
@@ -132,13 +142,14 @@ class EmbeddedDocuments:
         """Return up to `limit` that are due, in the order of their keys, behind `after`."""
         table = _table(collection)
         where, values = _due(table, selection)
-        query = _together(
-            table.key, table.line if lines else "''", f"{table.table} WHERE {where} AND {table.key} > ?", "LIMIT ?"
-        )
+        these = f"{table.table} WHERE {where} AND {table.key} > ?"
+        query = _together(table.key, table.line if lines else "''", these, "LIMIT ?", table.mark)
 
         def job(connection: sqlite3.Connection) -> Batch | None:
-            count, first, last, text = connection.execute(query, (*values, int(after or 0), limit)).fetchone()
-            return Batch(count, str(first), str(last), f"{text}\n".encode() if lines else b"") if count else None
+            count, first, last, text, mark = connection.execute(query, (*values, int(after or 0), limit)).fetchone()
+            if not count:
+                return None
+            return Batch(count, str(first), str(last), text if lines else b"", mark=str(mark))
 
         return await self._database.read(job)
 
@@ -154,8 +165,8 @@ class EmbeddedDocuments:
 
         def job(connection: sqlite3.Connection) -> Batch | None:
             bound = (*of_query, *of_hold, int(after or 0), limit)
-            count, first, last, text = connection.execute(query, bound).fetchone()
-            return Batch(count, str(first), str(last), f"{text}\n".encode()) if count else None
+            count, first, last, text, _ = connection.execute(query, bound).fetchone()
+            return Batch(count, str(first), str(last), text) if count else None
 
         return await self._database.read(job)
 
@@ -179,7 +190,7 @@ class EmbeddedDocuments:
             _check_fence(connection, lease)
             if unchanged:
                 text = connection.execute(query, bounds).fetchone()[3]
-                if f"{text}\n".encode() != batch.lines:
+                if text != batch.lines:
                     return one_by_one(connection)
             # What is due between the first and the last are these and no others.
             return Removed(connection.execute(f"DELETE FROM {these}", bounds).rowcount)
@@ -197,6 +208,23 @@ class EmbeddedDocuments:
                 (json.dumps(same), *values),
             ).rowcount
             return Removed(count, len(found) - len(same))
+
+        return await self._database.write(job)
+
+    async def remove_as_read(self, collection: str, selection: Selection, batch: Batch, lease: Lease) -> Removed | None:
+        """Remove those that are left of a batch, if nothing of the table was rewritten since, in one transaction with the fence."""
+        table = _table(collection)
+        where, values = _due(table, selection)
+        these = f"{table.table} WHERE {table.key} BETWEEN ? AND ? AND {where}"
+        bounds = (int(batch.first), int(batch.last), *values)
+
+        def job(connection: sqlite3.Connection) -> Removed | None:
+            _check_fence(connection, lease)
+            (mark,) = connection.execute(f"SELECT {table.mark}").fetchone()
+            if not batch.mark or str(mark) != batch.mark:
+                return None
+            # What was due between the first and the last is all that can be there: no row is new, and none is another than it was.
+            return Removed(connection.execute(f"DELETE FROM {these}", bounds).rowcount)
 
         return await self._database.write(job)
 
@@ -285,13 +313,13 @@ def _fits(table: _Table, query: Document, what: str) -> tuple[list[str], list[An
     return conditions, values
 
 
-def _together(key: str, line: str, these: str, limit: str = "") -> str:
-    """Return the query for rows as one: how many, the first and the last key, all lines joined.
+def _together(key: str, line: str, these: str, limit: str = "", mark: str = "''") -> str:
+    """Return the query for rows as one: how many, the first and the last key, all lines with their ends (bytes), a mark.
 
     SQLite makes them in one step, in which it leaves the interpreter to others; row by row they take twice as long.
     """
     return (
-        f"SELECT count(*), min(k), max(k), group_concat(l, char(10))"
+        f"SELECT count(*), min(k), max(k), CAST(group_concat(l, char(10)) || char(10) AS BLOB), {mark}"
         f" FROM (SELECT {key} AS k, {line} AS l FROM {these} ORDER BY {key} {limit})"
     )
 

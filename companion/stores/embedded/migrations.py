@@ -177,6 +177,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             times INTEGER NOT NULL, number INTEGER NOT NULL, forgotten_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
         "CREATE UNIQUE INDEX lockouts_by_number ON lockouts (number)",
     ),
+    (
+        # How often a row was put where one is or was. As long as it is the same, an id means the row that it meant before, or none.
+        "CREATE TABLE rewrites (name TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO rewrites VALUES ('audits', 0)",
+        """CREATE TRIGGER audits_updated AFTER UPDATE ON audits
+            BEGIN UPDATE rewrites SET count = count + 1 WHERE name = 'audits'; END""",
+        # New rows have numbers behind all that ever were; this is one that was given its number.
+        """CREATE TRIGGER audits_put_back AFTER INSERT ON audits
+            WHEN NEW.id <= (SELECT seq FROM sqlite_sequence WHERE name = 'audits')
+            BEGIN UPDATE rewrites SET count = count + 1 WHERE name = 'audits'; END""",
+    ),
 )
 
 

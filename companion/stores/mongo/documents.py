@@ -135,6 +135,11 @@ class MongoDocuments:
 
         return await self._fenced(lease, remove)
 
+    async def remove_as_read(self, collection: str, selection: Selection, batch: Batch, lease: Lease) -> Removed | None:
+        """Return None: MongoDB does not tell what was changed since."""
+        del collection, selection, batch, lease
+        return None
+
     async def replace(self, collection: str, replacements: Sequence[Replacement], lease: Lease) -> Replaced:
         """Replace those that are still what they were, in one transaction with the fence; only what differs is written."""
         collected = self._named(collection)

@@ -81,7 +81,7 @@ JOBS: Final[Mapping[str, Life]] = {
         run_what_waits,
         (
             *_EMBEDDED,
-            (EmbeddedDocuments, ("due", "remove")),
+            (EmbeddedDocuments, ("due", "remove", "remove_as_read")),
             (folder.Writing, ("add",)),
             (folder, ("_sync", "_compare", "_sync_folder")),
             (Path, ("replace", "mkdir")),
@@ -92,7 +92,7 @@ JOBS: Final[Mapping[str, Life]] = {
     "cleaner-storage": Life(
         run_what_waits,
         (
-            (EmbeddedDocuments, ("remove",)),
+            (EmbeddedDocuments, ("remove", "remove_as_read")),
             (bucket.Bucket, ("begin", "part", "complete", "put")),
         ),
         {**_LOOKS, (s3, "_PART_BYTES"): 80},
