@@ -124,7 +124,7 @@ def _measured(running: Server, script: Path, connections: int, seconds: float) -
     return _Round(
         requests=int(_found(r"(\d+) requests in", text)),
         rate=float(_found(r"Requests/sec:\s+([\d.]+)", text)),
-        p99_ms=_milliseconds(_found(r"99%\s+(\S+)", text)),
+        p99_ms=_milliseconds(_found(r"(?m)^ *99%\s+(\S+)", text)),
         worker_cpu=used,
         load_cpu=(_load_seconds() - load) / took,
         idle=(_idle_seconds() - idle) / took,
