@@ -89,7 +89,7 @@ class EmbeddedAccounts:
             row = connection.execute(f"SELECT {_COLUMNS} FROM accounts WHERE username = ?", (username,)).fetchone()
             return _account(row) if row else None
 
-        return await self._database.read(job)
+        return await self._database.look(job)
 
     async def add(self, accounts: Sequence[Account]) -> None:
         """Add all or none; `Invalid` names a user name that exists."""

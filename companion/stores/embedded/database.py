@@ -7,7 +7,6 @@ callers learn of their results only after that commit. What is acknowledged is o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import queue
@@ -15,48 +14,23 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from companion.core.errors import CompanionError, Permanent, Transient
+from companion.core.errors import Permanent, Transient
+from companion.stores.embedded.looks import CLOSING, Job, Looks
 from companion.stores.embedded.migrations import migrate
+from companion.stores.embedded.problems import translated
 
 T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], T]
 
 _GROUP: Final = 512
 _WAITING: Final = 10_000
 _READERS: Final = 4
 _BUSY_MS: Final = 5_000
-_PERMANENT: Final = frozenset(
-    {
-        "SQLITE_CORRUPT",
-        "SQLITE_NOTADB",
-        "SQLITE_CONSTRAINT",
-        "SQLITE_MISMATCH",
-        "SQLITE_SCHEMA",
-        "SQLITE_ERROR",
-        "SQLITE_TOOBIG",
-        "SQLITE_RANGE",
-    }
-)
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn SQLite's errors into `Transient` (busy, full, I/O) and `Permanent` (corrupt, wrong schema, values it cannot hold)."""
-    try:
-        yield
-    except sqlite3.Error as problem:
-        name = getattr(problem, "sqlite_errorname", "")
-        base = "_".join(name.split("_")[:2])
-        error: type[CompanionError] = Permanent if base in _PERMANENT else Transient
-        raise error(f"embedded store: {problem}") from problem
-    except (UnicodeEncodeError, OverflowError) as problem:
-        raise Permanent("embedded store: text that is not UTF-8, or a number beyond 64 bits") from problem
 
 
 def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
@@ -99,6 +73,7 @@ class Database:
         self._writer: threading.Thread | None = None
         self._closing = False
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
+        self._looks = Looks(self._begin)
 
     async def __aenter__(self) -> Self:
         """Create or migrate the file and start the threads; raises `Transient` or `Permanent` when it cannot be used."""
@@ -121,7 +96,7 @@ class Database:
         An exception of the job undoes only that job. Raises `Transient` when too many jobs wait already.
         """
         if self._closing:
-            raise Transient("embedded store: it is closing")
+            raise Transient(CLOSING)
         future: Future[T] = Future()
         try:
             self._jobs.put_nowait((job, future))
@@ -132,8 +107,17 @@ class Database:
     async def read(self, job: Job[T]) -> T:
         """Run `job` on a reader's connection and return its result."""
         if self._closing:
-            raise Transient("embedded store: it is closing")
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, job)
+            raise Transient(CLOSING)
+        return await self._begin(job)
+
+    async def look(self, job: Job[T]) -> T:
+        """Do the same for a job that takes microseconds, together with others that are asked for at the same moment."""
+        if self._closing:
+            raise Transient(CLOSING)
+        return await self._looks.look(job)
+
+    def _begin(self, job: Job[T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._readers, self._read, job)
 
     def _prepare(self) -> sqlite3.Connection:
         with translated():

@@ -76,7 +76,7 @@ class EmbeddedRules:
             query = f"SELECT {_COLUMNS} FROM rules WHERE subject IN ({marks}) ORDER BY id"
             return [_rule(row) for row in connection.execute(query, tuple(subjects))]
 
-        return await self._database.read(job)
+        return await self._database.look(job)
 
     async def list(self) -> Sequence[Rule]:
         """Return every rule, oldest first."""

@@ -46,7 +46,7 @@ class EmbeddedSessions:
             values = dict(zip(_NAMES, row, strict=True))
             return Session(**values | {"groups": names_in(values["groups"])})
 
-        return await self._database.read(job)
+        return await self._database.look(job)
 
     async def remove(self, username: str, client_id: str) -> None:
         """Forget it; no error when there is none."""
