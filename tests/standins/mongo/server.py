@@ -166,6 +166,8 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
             return await self._in_parts(header, command, payload, connection)
         finally:
             if mine and _ENDS & command.keys():
+                # A commit that has failed leaves the engine in the transaction; its client only tries that one again.
+                self._undo()
                 self._end_transaction()
 
     async def _in_parts(self, header: Any, command: dict[str, Any], payload: bytes, connection: Any) -> Any:
@@ -265,15 +267,17 @@ class Server(AsyncMongoEcoProxyServer):  # type: ignore[misc] # mongoeco is not 
     async def _abort(self, number: int) -> None:
         async with self._engine:
             if self._owner is not None and self._transactions == number:
-                # There is never more than one.
+                self._undo()
+                self._end_transaction()
+
+    def _undo(self) -> None:
+        """Undo what is neither committed nor aborted; there is never more than one."""
+        for one in self._executor._session_store._sessions.values():
+            if one.session.transaction_active:
                 try:
-                    for one in self._executor._session_store._sessions.values():
-                        if one.session.transaction_active:
-                            one.session.abort_transaction()
+                    one.session.abort_transaction()
                 except Exception:  # noqa: BLE001 - whatever it is, others must not wait for ever
-                    sys.stderr.write(f"a transaction that was left behind:\n{traceback.format_exc()}")
-                finally:
-                    self._end_transaction()
+                    sys.stderr.write(f"a transaction cannot be undone:\n{traceback.format_exc()}")
 
     def _own_answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         name = next(iter(command)).lower()
