@@ -151,23 +151,24 @@ async def rehearse(folder: Path, settings: Mapping[str, str], changes: int, kill
         service = Service(folder, 1, http, Role.MAINTENANCE, **patience, **values)
         portion = -(-changes // (kills + 1))
         repeats = 0
-        for life in range(kills + 1):
-            # Those of the last life are counted to the end.
-            some = load[: (life + 1) * portion] if life == 0 else load[life * portion : (life + 1) * portion]
-            posting = asyncio.create_task(post(store, some, rng))
-            if life < kills:
-                await strike(service, store, reader, rng)
-            repeats += await posting
-        await service.start()
-        last = (await store.inbox.read(0, changes + 1))[-1].position
-
-        async def all_there() -> bool:
-            return (await store.statistics.positions()).get(reader) in {f"{last}", f"{last}-0"}
-
         try:
+            for life in range(kills + 1):
+                # Those of the last life are counted to the end.
+                some = load[: (life + 1) * portion] if life == 0 else load[life * portion : (life + 1) * portion]
+                posting = asyncio.create_task(post(store, some, rng))
+                if life < kills:
+                    await strike(service, store, reader, rng)
+                repeats += await posting
+            await service.start()
+            last = (await store.inbox.read(0, changes + 1))[-1].position
+
+            async def all_there() -> bool:
+                return (await store.statistics.positions()).get(reader) in {f"{last}", f"{last}-0"}
+
             await eventually(all_there, SECONDS, "everything is counted")
             assert await service.terminate() == 0
         finally:
+            # Left alone it would go on, and keep the stores of all other tests busy.
             if service.running:
                 await service.kill()
         found = await counted(store)

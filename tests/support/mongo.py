@@ -147,7 +147,8 @@ async def mongo_server(folder: Path) -> AsyncIterator[MongoServer]:
 class _Shared:
     """The MongoDB of the whole run: every test has databases of its own, and after so many tests there is a new server.
 
-    The stand-in grows slower with every database that it has; what is there no test looks at again.
+    The stand-in grows slower with every index that it has, in whatever database: they are all on one table of SQLite, and a write
+    goes through each of them. What is there no test looks at again.
     """
 
     def __init__(self) -> None:
@@ -182,7 +183,7 @@ class _Shared:
             self._servers.pop().kill()
 
 
-_TESTS_A_SERVER: Final = 40
+_TESTS_A_SERVER: Final = 10
 _shared = _Shared()
 atexit.register(_shared.end)
 
