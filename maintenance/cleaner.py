@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -39,8 +39,12 @@ _FEW: Final = 1000
 _REMEMBERED: Final = 10_000
 """So many batches of an archive are remembered until they are removed, without their lines (about 0.4 KB each)."""
 
-_AT_ONCE: Final = 2
-"""So many removals are asked for at a time, so that the store need not wait for us between two; it may commit them together."""
+_AHEAD: Final = 4
+"""So many batches are read at a time, where it is worth it; as many are worked on meanwhile."""
+
+_AT_ONCE: Final = 8
+"""So many removals are asked for at a time, unless there is a rate: the store need not wait for us between two, and may commit them
+together."""
 
 _EMBEDDED: Final = ("dead-letters", "presence")
 
@@ -250,6 +254,7 @@ class _Cleaning:
 
     async def _remove_remembered(self) -> AsyncIterator[Progress]:
         asked: deque[tuple[Batch, asyncio.Task[Removed | None]]] = deque()
+        at_once = _AT_ONCE if self._policy.rate is None else 1
 
         def ask() -> None:
             batch = self._archived.popleft()
@@ -260,7 +265,7 @@ class _Cleaning:
 
         try:
             while self._archived or asked:
-                while self._archived and len(asked) < _AT_ONCE:
+                while self._archived and len(asked) < at_once:
                     ask()
                 batch, removal = asked.popleft()
                 if (removed := await removal) is None:
@@ -284,18 +289,24 @@ class _Cleaning:
                 await self._wait(batch.count)
 
     async def _due(self, *, lines: bool) -> AsyncIterator[Batch]:
-        """Yield what is due, a batch at a time, until the time is used up; while one is worked on the next is read."""
+        """Yield what is due, a batch at a time, until the time is used up; while some are worked on the next ones are read."""
+        policy = self._policy
 
-        def read(after: str) -> asyncio.Task[Batch | None]:
+        def read(after: str) -> asyncio.Task[Sequence[Batch]]:
             return asyncio.ensure_future(
-                self._documents.due(self._policy.collection, self._selection, after, self._policy.batch, lines=lines)
+                self._documents.due_batches(
+                    policy.collection, self._selection, after, policy.batch, _AHEAD, lines=lines
+                )
             )
 
         reading = read("")
         try:
-            while not self._pace.over and (batch := await reading) is not None:
-                reading = read(batch.last)
-                yield batch
+            while batches := await reading:
+                reading = read(batches[-1].last)
+                for batch in batches:
+                    if self._pace.over:
+                        return
+                    yield batch
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

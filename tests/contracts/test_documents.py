@@ -78,6 +78,21 @@ async def test_what_is_due(store: Store) -> None:
     assert ids == replace(second, lines=b"")
 
 
+async def test_several_batches(store: Store) -> None:
+    """Each is what would be due behind the one before it; a store may give fewer than were asked for, and none only at the end."""
+    await fill(store)
+    for lines in (True, False):
+        read: list[Batch] = []
+        while some := await store.documents.due_batches(WHAT, due(), read[-1].last if read else "", 3, 2, lines=lines):
+            assert len(some) <= 2
+            read += some
+        after = ""
+        for batch in read:
+            assert batch == await store.documents.due(WHAT, due(), after, 3, lines=lines)
+            after = batch.last
+        assert [batch.count for batch in read] == [3, 3, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("query", "hold", "wanted"),
     [

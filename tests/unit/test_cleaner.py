@@ -214,6 +214,8 @@ async def test_what_changes_meanwhile(
 ) -> None:
     """What somebody rewrites once it is archived stays, however far the removal has come; all the rest goes."""
     monkeypatch.setattr("maintenance.cleaner._REMEMBERED", remembered)
+    # There are six batches: not all of them are asked for before the change.
+    monkeypatch.setattr("maintenance.cleaner._AT_ONCE", 2)
     policy = {"collection": "mqtt_audits", "time": "at", "days": 69.5, "batch": 5, "most": 50}
     settings = make_settings(house.folder, cleaner_policies={"audits": policy})
     term = Term(house.lease, 3600, time.monotonic(), time.monotonic)

@@ -94,6 +94,15 @@ class Documents(Protocol):
         """
         ...
 
+    async def due_batches(
+        self, collection: str, selection: Selection, after: str, limit: int, batches: int, *, lines: bool = True
+    ) -> Sequence[Batch]:
+        """Return up to so many batches, each as `due` returns it, one behind the other; none when there are none.
+
+        There may be more behind them, also where they are fewer. A store in which asking takes as long as reading reads several.
+        """
+        ...
+
     async def matching(
         self, collection: str, field: str, values: Sequence[str], *, hold: Document, after: str, limit: int
     ) -> Batch | None:

@@ -140,18 +140,29 @@ class EmbeddedDocuments:
         self, collection: str, selection: Selection, after: str, limit: int, *, lines: bool = True
     ) -> Batch | None:
         """Return up to `limit` that are due, in the order of their keys, behind `after`."""
+        found = await self.due_batches(collection, selection, after, limit, 1, lines=lines)
+        return found[0] if found else None
+
+    async def due_batches(
+        self, collection: str, selection: Selection, after: str, limit: int, batches: int, *, lines: bool = True
+    ) -> Sequence[Batch]:
+        """Return up to so many batches of these, one behind the other: the thread that reads need not wait between two."""
         table = _table(collection)
         where, values = _due(table, selection)
         these = f"{table.table} WHERE {where} AND {table.key} > ?"
         query = _together(table.key, table.line if lines else "''", these, "LIMIT ?", table.mark)
 
-        def job(connection: sqlite3.Connection) -> Batch | None:
-            count, first, last, text, mark = connection.execute(query, (*values, int(after or 0), limit)).fetchone()
-            if not count:
-                return None
-            return Batch(count, str(first), str(last), text if lines else b"", mark=str(mark))
+        def job(connection: sqlite3.Connection) -> Sequence[Batch]:
+            found: list[Batch] = []
+            last = int(after or 0)
+            while len(found) < batches:
+                count, first, last, text, mark = connection.execute(query, (*values, last, limit)).fetchone()
+                if not count:
+                    break
+                found.append(Batch(count, str(first), str(last), text if lines else b"", mark=str(mark)))
+            return found
 
-        return await self._database.read(job)
+        return await self._database.scan(job)
 
     async def matching(
         self, collection: str, field: str, values: Sequence[str], *, hold: Document, after: str, limit: int
@@ -168,7 +179,7 @@ class EmbeddedDocuments:
             count, first, last, text, _ = connection.execute(query, bound).fetchone()
             return Batch(count, str(first), str(last), text) if count else None
 
-        return await self._database.read(job)
+        return await self._database.scan(job)
 
     def read(self, collection: str, lines: bytes) -> Batch:
         """Return the rows of these lines. The first and the last are looked at; the others when they are not as they were."""
