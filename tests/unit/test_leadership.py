@@ -104,7 +104,7 @@ async def test_given_back_at_the_end(leases: Faulty) -> None:
     one.leadership = Leadership(leases, "work", "one", 60.0)
     two.leadership = Leadership(leases, "work", "two", SECONDS)
     async with one.running():
-        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        await wait_until(lambda: bool(one.terms), 5, "one is at work")
         one.leadership.stop()
         await one.leadership.ended(5)
         assert not one.leadership.leading
@@ -129,7 +129,7 @@ async def test_a_store_that_is_away_ends_the_term(leases: Faulty, fault: str) ->
     """Without renewal the work is cancelled before the lease can run out; when the store is back there is a new term."""
     one = Worker(leases, "one")
     async with one.running():
-        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        await wait_until(lambda: bool(one.terms), 5, "one is at work")
         begun = time.monotonic()
         setattr(leases, fault, True)
         await wait_until(lambda: Worker.at_work == 0, 5, "the work has ended")
@@ -167,7 +167,7 @@ async def test_who_was_stopped_knows_at_once(leases: Faulty) -> None:
     """A process that was stopped past its lease sees that before it does anything else."""
     one = Worker(leases, "one")
     async with one.running():
-        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        await wait_until(lambda: bool(one.terms), 5, "one is at work")
         validity = [one.terms[0].valid]
         time.sleep(SECONDS)  # noqa: ASYNC251 - the whole process stands still
         validity.append(one.terms[0].valid)
@@ -179,7 +179,7 @@ async def test_a_lease_that_was_taken(leases: Faulty) -> None:
     """When the store says that the lease is another's, the work ends at once and waits for its turn."""
     one = Worker(leases, "one")
     async with one.running():
-        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        await wait_until(lambda: bool(one.terms), 5, "one is at work")
         await leases.release(one.terms[0].lease)
         assert isinstance(await leases.acquire("work", "other", SECONDS), Lease)
         await wait_until(lambda: Worker.at_work == 0, 5, "the work has ended")
@@ -191,7 +191,7 @@ async def test_who_has_lost_its_lease_says_so_at_once(leases: Faulty, monkeypatc
     monkeypatch.setattr(leadership, "_AWAY_SECONDS", (60.0, 60.0))
     one = Worker(leases, "one")
     async with one.running():
-        await wait_until(lambda: one.leadership.leading, 5, "one leads")
+        await wait_until(lambda: bool(one.terms), 5, "one is at work")
         await leases.release(one.terms[0].lease)
         assert isinstance(await leases.acquire("work", "other", SECONDS), Lease)
         await wait_until(lambda: Worker.at_work == 0, 5, "the work has ended")
