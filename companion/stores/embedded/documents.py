@@ -8,130 +8,36 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from companion.core.errors import Fenced, Invalid
 from companion.core.model import Document
 from companion.core.ports import Batch, Lease, Removed, Replaced, Replacement, Selection
 from companion.stores.embedded.database import Database
+from companion.stores.embedded.document_tables import Table, table_of
 
 _IN: Final = "$in"
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table, or a part of one, as a collection. The key is a number; times are in milliseconds times `unit`."""
-
-    table: str
-    key: str
-    columns: tuple[str, ...]
-    times: Mapping[str, float]
-    only: str = "1"
-    later: Mapping[str, str | int] = field(default_factory=dict)
-    """Columns that lines of earlier releases lack, with what stands there then."""
-
-    marked: bool = False
-    """Whether triggers count in `rewrites` how often a row was put where one is or was."""
-
-    @property
-    def mark(self) -> str:
-        """The expression for the mark of what is read: it stays the same until something is rewritten."""
-        return f"(SELECT count FROM rewrites WHERE name = '{self.table}')" if self.marked else "''"
-
-    @property
-    def line(self) -> str:
-        """The expression for a row as a line."""
-        pairs = ", ".join(f"'{column}', {column}" for column in self.columns)
-        return f"json_object({pairs})"
-
-
-_AUDITS: Final = (
-    "id",
-    "at",
-    "kind",
-    "verdict",
-    "reason",
-    "username",
-    "client_id",
-    "peer_host",
-    "action",
-    "topic",
-    "rule",
-    "detail",
-    "source",
-    "chain",
-    "number",
-    "salt",
-    "marks",
-    "previous",
-    "hash",
-)
-_LETTERS: Final = (
-    "position",
-    "event_id",
-    "op",
-    "db",
-    "collection",
-    "entity",
-    "at",
-    "before",
-    "after",
-    "taken_at",
-    "dead",
-)
-
-_PRESENCE: Final = (
-    "id",
-    "client_id",
-    "username",
-    "principal",
-    "connected_at",
-    "peer",
-    "node",
-    "protocol",
-    "keepalive",
-    "clean_start",
-    "seen",
-    "ended_at",
-    "ended_for",
-    "gone_at",
-    "gone_for",
-    "revision",
-    "told",
-    "former",
-    "online",
-    "changed_at",
-)
-
-TABLES: Final[Mapping[str, _Table]] = {
-    "mqtt_audits": _Table(
-        "audits", "id", _AUDITS, {"at": 1}, later=dict.fromkeys(_AUDITS[12:], "") | {"number": 0}, marked=True
-    ),
-    "mqtt_dead_letters": _Table("inbox", "position", _LETTERS, {"at": 1, "taken_at": 1}, "dead IS NOT NULL"),
-    "mqtt_presence": _Table("presence", "id", _PRESENCE, {"changed_at": 1, "connected_at": 1}),
-}
-
-
 class EmbeddedDocuments:
-    """The port `Documents` over `TABLES`; the names may bear any database."""
+    """The port `Documents` over the tables of `document_tables`; the names may bear any database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def check(self, collection: str, selection: Selection) -> None:
         """Raise `Invalid` for a collection that is none of ours, or for a selection that cannot be followed."""
-        _due(_table(collection), selection)
+        _due(table_of(collection), selection)
 
     async def count(self, collection: str) -> int:
         """Return how many there are."""
-        table = _table(collection)
+        table = table_of(collection)
         query = f"SELECT count(*) FROM {table.table} WHERE {table.only}"
         return await self._database.read(lambda connection: int(connection.execute(query).fetchone()[0]))
 
     async def count_due(self, collection: str, selection: Selection) -> int:
         """Return how many are due."""
-        table = _table(collection)
+        table = table_of(collection)
         where, values = _due(table, selection)
         query = f"SELECT count(*) FROM {table.table} WHERE {where}"
         return await self._database.read(lambda connection: int(connection.execute(query, values).fetchone()[0]))
@@ -147,7 +53,7 @@ class EmbeddedDocuments:
         self, collection: str, selection: Selection, after: str, limit: int, batches: int, *, lines: bool = True
     ) -> Sequence[Batch]:
         """Return up to so many batches of these, one behind the other: the thread that reads need not wait between two."""
-        table = _table(collection)
+        table = table_of(collection)
         where, values = _due(table, selection)
         these = f"{table.table} WHERE {where} AND {table.key} > ?"
         query = _together(table.key, table.line if lines else "''", these, "LIMIT ?", table.mark)
@@ -168,7 +74,7 @@ class EmbeddedDocuments:
         self, collection: str, field: str, values: Sequence[str], *, hold: Document, after: str, limit: int
     ) -> Batch | None:
         """Return up to `limit` with one of these values, in the order of their keys, behind `after`."""
-        table = _table(collection)
+        table = table_of(collection)
         fits, of_query = _fits(table, {field: {_IN: list(values)}}, "field")
         holds, of_hold = _held(table, hold)
         where = " AND ".join([table.only, *fits, *holds, f"{table.key} > ?"])
@@ -183,7 +89,7 @@ class EmbeddedDocuments:
 
     def read(self, collection: str, lines: bytes) -> Batch:
         """Return the rows of these lines. The first and the last are looked at; the others when they are not as they were."""
-        table, last = _table(collection), lines.rfind(b"\n", 0, -1) + 1
+        table, last = table_of(collection), lines.rfind(b"\n", 0, -1) + 1
         return Batch(
             lines.count(b"\n"), str(_key(table, lines[: lines.find(b"\n")])), str(_key(table, lines[last:])), lines
         )
@@ -192,7 +98,7 @@ class EmbeddedDocuments:
         self, collection: str, selection: Selection, batch: Batch, lease: Lease, *, unchanged: bool
     ) -> Removed:
         """Remove those that are still due and, if `unchanged`, still what they were, in one transaction with the fence."""
-        table = _table(collection)
+        table = table_of(collection)
         where, values = _due(table, selection)
         these = f"{table.table} WHERE {table.key} BETWEEN ? AND ? AND {where}"
         query, bounds = _together(table.key, table.line, these), (int(batch.first), int(batch.last), *values)
@@ -224,7 +130,7 @@ class EmbeddedDocuments:
 
     async def remove_as_read(self, collection: str, selection: Selection, batch: Batch, lease: Lease) -> Removed | None:
         """Remove those that are left of a batch, if nothing of the table was rewritten since, in one transaction with the fence."""
-        table = _table(collection)
+        table = table_of(collection)
         where, values = _due(table, selection)
         these = f"{table.table} WHERE {table.key} BETWEEN ? AND ? AND {where}"
         bounds = (int(batch.first), int(batch.last), *values)
@@ -241,7 +147,7 @@ class EmbeddedDocuments:
 
     async def replace(self, collection: str, replacements: Sequence[Replacement], lease: Lease) -> Replaced:
         """Replace those that are still what they were, in one transaction with the fence."""
-        table = _table(collection)
+        table = table_of(collection)
         rows = [(_key(table, one.was), one.was, _row(table, one.line)) for one in replacements]
         for (key, _, _), (_, line) in zip(rows, replacements, strict=True):
             if _key(table, line) != key:
@@ -265,7 +171,7 @@ class EmbeddedDocuments:
 
     async def restore(self, collection: str, lines: Sequence[bytes]) -> int:
         """Put back those whose keys are free."""
-        table = _table(collection)
+        table = table_of(collection)
         rows = [_row(table, line) for line in lines]
         marks = ", ".join("?" * len(table.columns))
         query = f"INSERT INTO {table.table} ({', '.join(table.columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
@@ -276,14 +182,7 @@ class EmbeddedDocuments:
         return await self._database.write(job) if rows else 0
 
 
-def _table(collection: str) -> _Table:
-    table = TABLES.get(collection.rpartition(".")[2])
-    if table is None:
-        raise Invalid("collection", collection, f"one of {', '.join(TABLES)} (with the embedded store)")
-    return table
-
-
-def _due(table: _Table, selection: Selection) -> tuple[str, tuple[Any, ...]]:
+def _due(table: Table, selection: Selection) -> tuple[str, tuple[Any, ...]]:
     """Return the condition and its values."""
     if selection.time not in table.times:
         raise Invalid("time", selection.time, f"one of {', '.join(table.times)}")
@@ -295,7 +194,7 @@ def _due(table: _Table, selection: Selection) -> tuple[str, tuple[Any, ...]]:
     return " AND ".join([*where, *held]), (*values, *of_query, *of_hold)
 
 
-def _held(table: _Table, hold: Document) -> tuple[list[str], list[Any]]:
+def _held(table: Table, hold: Document) -> tuple[list[str], list[Any]]:
     """Return the condition that spares what fits the filter, and its values."""
     held, values = _fits(table, hold, "hold")
     # What is NULL fits no filter.
@@ -308,7 +207,7 @@ def _check_fence(connection: sqlite3.Connection, lease: Lease) -> None:
         raise Fenced(f"{lease.name}: fence {lease.token} is not the newest")
 
 
-def _fits(table: _Table, query: Document, what: str) -> tuple[list[str], list[Any]]:
+def _fits(table: Table, query: Document, what: str) -> tuple[list[str], list[Any]]:
     conditions: list[str] = []
     values: list[Any] = []
     for column, wanted in query.items():
@@ -335,7 +234,7 @@ def _together(key: str, line: str, these: str, limit: str = "", mark: str = "''"
     )
 
 
-def _key(table: _Table, line: bytes) -> int:
+def _key(table: Table, line: bytes) -> int:
     """Return the key of a line: SQLite wrote it in the order of the columns, of which the key is the first."""
     start = f'{{"{table.key}":'.encode()
     key = line.removeprefix(start).partition(b",")[0]
@@ -344,7 +243,7 @@ def _key(table: _Table, line: bytes) -> int:
     return int(key)
 
 
-def _row(table: _Table, line: bytes) -> tuple[Any, ...]:
+def _row(table: Table, line: bytes) -> tuple[Any, ...]:
     try:
         document = {**table.later, **json.loads(line)}
         return tuple(document[column] for column in table.columns)
